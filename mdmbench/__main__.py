@@ -1,0 +1,3 @@
+from mdmbench.cli import app
+
+app()

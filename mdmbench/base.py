@@ -1,0 +1,180 @@
+"""The core types. Nothing here imports torch at run time, so every command starts fast.
+
+Shapes, used in every docstring of the package:
+    B  rows of the batch, one example each (a slot)
+    L  canvas length: prompt and answer region together
+    W  window: the eligible positions that are gathered for one step, padded to the widest row
+    V  vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mdmbench.step import Step
+
+NEVER = -1
+"""In `Decoded.committed_at`: the position was given, or lies behind an early stop."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item of a task, in the task's own symbols.
+
+    `cells` is the whole canvas: a symbol where it is given, None where the model has to answer.
+    The answer region is everything from `start` on; `target` holds its reference symbols.
+    """
+
+    id: str
+    cells: tuple[str | None, ...]
+    target: tuple[str, ...]
+    start: int = 0
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """The token sequence of one example; where it holds the mask id is the sampler's to fill.
+
+    `start` is the first position of the answer region: blocks are counted from there.
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Device-synchronised time in the loop; a row's share of a step is its time / rows in it."""
+
+    model: float = 0.0
+    sampler: float = 0.0
+    host: float = 0.0
+
+    @property
+    def decode(self) -> float:
+        return self.model + self.sampler + self.host
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        return Seconds(
+            self.model - other.model, self.sampler - other.sampler, self.host - other.host
+        )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the loop says of one finished canvas.
+
+    tokens          the filled canvas, length L; behind an early stop the end token is repeated
+    committed_at    length L: the step (from 0) that committed the position, or NEVER
+    nfe             forwards the example took part in
+    nfe_until       forwards until the answer was whole up to its end; None without an end
+    end             first position behind EOS or the stop phrase, None without one
+    forward_tokens  sum over forwards of the positions that went through the model for this example
+    forced          positions the loop committed because the rule chose none
+    bound_spent     sum over steps of (sum of the entropies committed - the largest), nats
+    seconds         the example's share of the loop's time
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    committed_at: tuple[int, ...]
+    nfe: int
+    nfe_until: int | None
+    end: int | None
+    forward_tokens: int
+    forced: int
+    bound_spent: float
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A sampler's answer to one step.
+
+    commit  bool [B, W]: positions to unmask now; what lies outside `step.eligible` is dropped
+    tokens  int64 [B, W]: what to write there, `step.proposal` when None
+    order   float [B, W]: where a row chose nothing, the loop commits the eligible position with
+            the largest value ("forced"); `step.confidence` when None
+    """
+
+    commit: Tensor
+    tokens: Tensor | None = None
+    order: Tensor | None = None
+
+
+Sampler = Callable[["Step"], Choice]
+"""A rule. Pure: it never calls the model, prints, times, or writes the canvas."""
+
+
+class Forward(Protocol):
+    """One call of the model. Caches, if any, live and die with the Forward."""
+
+    def __call__(self, tokens: Tensor, rows: Tensor, lengths: Tensor | None) -> Tensor:
+        """Logits `[B, W, V]` that predict the tokens at `rows`.
+
+        tokens   int64 [B, L]; positions behind a row's length hold anything and are never seen
+        rows     int64 [B, W] positions; the checkpoint's own shift is already undone
+        lengths  int64 [B], or None when every row is L long (keeps the fast attention kernels)
+
+        The mask id's column, where there is one, is -inf.
+        """
+        ...
+
+
+class Model(Protocol):
+    """A masked diffusion model, ready on its device."""
+
+    mask_id: int
+    eos_ids: tuple[int, ...]
+    max_length: int
+    vocab_size: int
+    device: torch.device
+
+    def start(self) -> Forward: ...
+
+
+class Task(Protocol):
+    """Examples and their scoring. `score` is a pure function: a stored run can be scored again."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def headline(self) -> str: ...
+    @property
+    def symbols(self) -> tuple[str, ...]: ...
+    @property
+    def end_symbols(self) -> tuple[str, ...]: ...
+
+    def examples(self, limit: int | None, seed: int) -> Iterable[Example]:
+        """The first `limit` examples (all when None), the same ones on every machine."""
+        ...
+
+    def score(self, example: Example, answer: Sequence[str]) -> dict[str, float]:
+        """Scores in [0, 1] of the answer region's symbols; `headline` names the one to quote."""
+        ...
+
+
+class Trainable(Task, Protocol):
+    """A task that a puzzle model can be trained on."""
+
+    def layout(self) -> dict[str, Any]:
+        """What the model has to know of the canvas: keyword arguments of `relations.build`."""
+        ...
+
+    def training(self, seed: int) -> Iterator[Example]:
+        """An endless stream of examples, disjoint in its seed from those of `examples`."""
+        ...
+
+    def augment(self, example: Example, seed: int) -> Example:
+        """The same example seen through a random symmetry of the task."""
+        ...

@@ -1,0 +1,303 @@
+"""The command line. Each command imports what it needs, so that help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mdmbench.errors import UserError
+
+if TYPE_CHECKING:
+    from mdmbench.runner import Observer
+    from mdmbench.table import Row
+
+
+class Guarded(TyperGroup):
+    """Turns a user's mistake into one message and exit code 2, an interruption into 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                typer.echo(f"  {error.hint}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the same command takes up where it stopped", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=Guarded,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Benchmark samplers of masked diffusion models: what they save, and what it costs.",
+)
+
+
+class Format(StrEnum):
+    rich = "rich"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+Many = "one value, or several with commas between them: each is run"
+Out = Annotated[Path, typer.Option(help="Folder of the run folders.")]
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str | None, typer.Option(help="A recipe: a YAML file, or the name of a bundled one.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A bundled model, or a folder. Default: the task's own.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A task by name, or FILE.py:NAME. Default: sudoku.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help=f"A rule by name, or FILE.py:NAME; {Many}. Default: eb.")
+    ] = None,
+    gamma: Annotated[str | None, typer.Option(help=f"eb: the bound, nats; {Many}.")] = None,
+    k: Annotated[str | None, typer.Option(help=f"topk: positions a step; {Many}.")] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help=f"threshold, entropy-threshold: the bar; {Many}.")
+    ] = None,
+    factor: Annotated[str | None, typer.Option(help=f"factor: the factor; {Many}.")] = None,
+    proxy: Annotated[
+        str | None, typer.Option(help=f"topk, eb: confidence, entropy or margin; {Many}.")
+    ] = None,
+    sampler_knob: Annotated[
+        list[str] | None, typer.Option("-S", metavar="NAME=VALUE", help="A knob of the sampler.")
+    ] = None,
+    task_knob: Annotated[
+        list[str] | None, typer.Option("-T", metavar="NAME=VALUE", help="A knob of the task.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Examples. Default: 200; a data file is read whole.")
+    ] = None,
+    block_length: Annotated[
+        int | None, typer.Option(help="Fill the answer in blocks of this many positions.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Forwards that a schedule spreads the answer over.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="linear, cosine, dream or ancestral; for counting rules.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: the likeliest token.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest mass.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the likeliest tokens.")] = None,
+    scores: Annotated[
+        str | None, typer.Option(help="Score the raw distribution, or the filtered one.")
+    ] = None,
+    stop: Annotated[
+        str | None, typer.Option(help="full: fill the canvas; until: stop at the answer's end.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of puzzles and noise.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Examples at a time; changes no answer.")
+    ] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Out = Path("results"),
+    baseline: Annotated[
+        bool, typer.Option(help="Also run top-1 with the same proxy, to compare with.")
+    ] = True,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document as the last line.")
+    ] = False,
+) -> None:
+    """Decode a task's examples with one sampler or several, and compare them with top-1."""
+    from mdmbench import bundled, models, runner, spec, table
+
+    settings = {
+        "model": model,
+        "task": task,
+        "sampler": listed(sampler),
+        "block_length": block_length,
+        "steps": steps,
+        "schedule": schedule,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "scores": scores,
+        "stop": stop,
+        "seed": seed,
+        "dtype": dtype,
+        "gamma": listed(gamma),
+        "k": listed(k),
+        "threshold": listed(threshold),
+        "factor": listed(factor),
+        "proxy": listed(proxy),
+        "knobs": {name: listed(value) for name, value in pairs(sampler_knob).items()},
+        "task_knobs": pairs(task_knob),
+    }
+    given = {name: value for name, value in settings.items() if value not in (None, {})}
+    written = spec.recipe(bundled.config(config)) if config else {}
+    limit = limit or written.pop("limit", None)
+    specs = spec.plan({**written, **given})
+    if baseline:
+        specs = spec.distinct([*map(runner.baseline, specs), *specs])
+    with progress() as observer:
+        bench = runner.Runner(
+            out,
+            limit=limit,
+            batch_size=batch_size,
+            device=models.device(device),
+            observer=observer,
+        )
+        rows = table.rows([bench.run(s) for s in specs])
+    show(rows, Format.json if json else Format.rich)
+
+
+@app.command("table")
+def table_(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.rich,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw accuracy against NFE: .svg, .png or .pdf.")
+    ] = None,
+) -> None:
+    """Print the runs as one table: a row a setting, speed-ups against top-1."""
+    from mdmbench import figure as drawing
+    from mdmbench import store, table
+
+    rows = table.rows(store.runs(runs))
+    if not rows:
+        raise UserError(f"no records in {', '.join(map(str, runs))}", "run something first")
+    if figure:
+        drawing.pareto(rows, figure)
+    show(rows, Format.json if json else format)
+
+
+@app.command("list")
+def list_(out: Out = Path("results")) -> None:
+    """List samplers with their knobs, tasks, models, recipes, and the runs under --out."""
+    from mdmbench import listing
+
+    for line in listing.lines(out):
+        typer.echo(line)
+
+
+@app.command()
+def train(
+    task: Annotated[str, typer.Option(help="A task that can be trained on: sudoku, maze.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model, its card and checkpoints.")],
+    task_knob: Annotated[
+        list[str] | None, typer.Option("-T", metavar="NAME=VALUE", help="A knob of the task.")
+    ] = None,
+    test_knob: Annotated[
+        list[str] | None,
+        typer.Option("-E", metavar="NAME=VALUE", help="A task knob of the held-out examples only."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 64,
+    puzzles: Annotated[
+        int, typer.Option(min=0, help="Examples to draw from; 0: fresh ones at every step.")
+    ] = 0,
+    learning_rate: Annotated[
+        float, typer.Option(help="AdamW, after 200 steps of warm-up.")
+    ] = 1.5e-3,
+    width: Annotated[int, typer.Option(help="Of the residual stream.")] = 128,
+    layers: Annotated[int, typer.Option(help="Blocks with weights of their own.")] = 3,
+    loops: Annotated[int, typer.Option(help="Times that the blocks are run.")] = 4,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    evaluate_every: Annotated[
+        int, typer.Option(min=1, help="Steps between held-out scores.")
+    ] = 500,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 250,
+    seed: Annotated[int, typer.Option(help="Of weights, examples and masks.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: as torch decides.")] = 0,
+) -> None:
+    """Train a puzzle model by masked diffusion; the same command takes up where it stopped."""
+    from mdmbench import training
+
+    recipe = training.Recipe(
+        task=task,
+        task_knobs=pairs(task_knob),
+        test_knobs=pairs(test_knob),
+        steps=steps,
+        batch_size=batch_size,
+        puzzles=puzzles,
+        learning_rate=learning_rate,
+        width=width,
+        layers=layers,
+        loops=loops,
+        heads=heads,
+        evaluate_every=evaluate_every,
+        seed=seed,
+    )
+    with progress() as observer:
+        training.train(
+            recipe, out, device, threads=threads, save_every=checkpoint_every, observer=observer
+        )
+
+
+def listed(text: str | None) -> list[str] | None:
+    """The values of an option that takes several."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def pairs(texts: list[str] | None) -> dict[str, str]:
+    """`name=value` arguments."""
+    found = {}
+    for text in texts or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"{text!r} is no NAME=VALUE", "write for example -S gamma=0.1")
+        found[name] = value
+    return found
+
+
+def show(rows: list[Row], format: Format) -> None:
+    """Prints the rows; with JSON the table goes to stderr and stdout ends with the document."""
+    from rich.console import Console
+
+    from mdmbench import table
+
+    text = {
+        Format.markdown: table.markdown,
+        Format.latex: table.latex,
+        Format.csv: table.csv,
+        Format.json: table.as_json,
+    }
+    if format in (Format.rich, Format.json):
+        Console(stderr=format is Format.json).print(table.rich_table(rows))
+    if format in text:
+        typer.echo(text[format](rows).rstrip("\n"))
+
+
+@contextmanager
+def progress() -> Iterator[Observer]:
+    """A progress bar on stderr, or nothing where that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda label, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        jobs: dict[str, Any] = {}
+
+        def observe(label: str, done: int, total: int) -> None:
+            if label not in jobs:
+                jobs[label] = bar.add_task(label, total=total)
+            bar.update(jobs[label], completed=done)
+
+        yield observe

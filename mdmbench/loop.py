@@ -1,0 +1,320 @@
+"""decode(): the one denoising loop.
+
+Examples live in slots. One that is done leaves at once and the next one takes its place, so an
+example never waits for its batch mates, and what it yields does not depend on them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mdmbench import noise
+from mdmbench.base import NEVER, Canvas, Choice, Decoded, Forward, Model, Sampler, Seconds
+from mdmbench.clock import Clock
+from mdmbench.errors import UserError
+from mdmbench.schedule import Schedule
+from mdmbench.step import Draw, Step
+
+Stop = Callable[[Sequence[int]], int | None]
+"""From the answer's tokens up to the first mask to the answer's length, None while it is open."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the loop runs, whatever the rule.
+
+    block_length  the answer region is filled block by block from the left; None: one block
+    schedule      what `Step.asked` says; None: one position a step
+    stop          finds the answer's end; with `early` an example leaves as soon as it is found
+    seed          of the noise; an example's own noise also depends on its id
+    """
+
+    block_length: int | None = None
+    schedule: Schedule | None = None
+    draw: Draw = field(default_factory=Draw)
+    stop: Stop | None = None
+    early: bool = False
+    seed: int = 0
+
+
+@torch.inference_mode()
+def decode(
+    model: Model,
+    sampler: Sampler,
+    canvases: Iterable[Canvas],
+    *,
+    batch_size: int,
+    decoding: Decoding = Decoding(),
+) -> Iterator[Decoded]:
+    """Fills every canvas, at most `batch_size` at a time, and yields each as soon as it is done.
+
+    Promises: givens stay; no mask is left; only eligible positions are committed, and at least one
+    a step unless the schedule asks for none; the batch size changes no token and no NFE.
+    Raises UserError for a canvas that is longer than the model or does not fit the blocks.
+    """
+    queue = iter(canvases)
+    forward = model.start()
+    clock = Clock(model.device)
+    slots = Slots(model, decoding)
+    while True:
+        clock.begin()
+        slots.fill(islice(queue, batch_size - len(slots.held)), clock.total)
+        if not slots.held:
+            return
+        rows = len(slots.held)
+        _advance(forward, sampler, slots, clock)
+        slots.look()
+        clock.end(rows)
+        yield from slots.release(clock.total)
+
+
+def _advance(forward: Forward, sampler: Sampler, slots: "Slots", clock: Clock) -> None:
+    """One forward and one choice for every row."""
+    rows, decoding = slots.rows, slots.decoding
+    positions, eligible = slots.window()
+    clock.mark()
+    logits = forward(rows.tokens, positions, slots.lengths()).float()
+    clock.mark()
+    step = Step(
+        logits,
+        rows.tokens,
+        positions,
+        eligible,
+        index=rows.index,
+        block_index=rows.block_index,
+        block_masks=rows.block_masks,
+        keys=rows.key,
+        draw=decoding.draw,
+        schedule=decoding.schedule,
+    )
+    choice = sampler(step)
+    commit, forced = progress(step, choice)
+    clock.mark()
+    tokens = step.proposal if choice.tokens is None else choice.tokens
+    slots.write(step, commit, forced, tokens)
+
+
+def progress(step: Step, choice: Choice) -> tuple[Tensor, Tensor]:
+    """What is committed, bool [B, W], and the rows in which the loop had to force it, bool [B]."""
+    commit = choice.commit & step.eligible
+    forced = ~commit.any(1) & (step.quota > 0)
+    order = step.confidence if choice.order is None else choice.order
+    return commit | (step.top(order, 1) & forced[:, None]), forced
+
+
+@dataclass
+class Rows:
+    """The canvases at work, B rows each; [B, L] tensors are padded behind `length`.
+
+    `eligible` bool [B, L] and what is said of the block belong to the coming step.
+    """
+
+    tokens: Tensor
+    committed_at: Tensor
+    block_of: Tensor
+    eligible: Tensor
+    length: Tensor
+    key: Tensor
+    index: Tensor
+    block: Tensor
+    block_index: Tensor
+    block_masks: Tensor
+    forced: Tensor
+    bound: Tensor
+
+    def select(self, rows: list[int]) -> "Rows":
+        return Rows(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def joined(self, others: "Rows", pad: int) -> "Rows":
+        """Both, as wide as the longest canvas, the shorter ones filled with the token `pad`."""
+        width = max(self.tokens.shape[1], others.tokens.shape[1])
+
+        def column(name: str) -> Tensor:
+            pair = getattr(self, name), getattr(others, name)
+            if pair[0].dim() == 1:
+                return torch.cat(pair)
+            fill = pad if name == "tokens" else 0
+            return torch.cat([F.pad(x, (0, width - x.shape[1]), value=fill) for x in pair])
+
+        return Rows(*(column(f.name) for f in fields(self)))
+
+
+@dataclass
+class Held:
+    """The host's side of a row: `waiting` positions are eligible at the coming step, 0: done."""
+
+    canvas: Canvas
+    entered: Seconds
+    waiting: int
+    end: int | None = None
+
+
+class Slots:
+    """The rows under work and their bookkeeping; one host read a step, in `look`."""
+
+    rows: Rows
+
+    def __init__(self, model: Model, decoding: Decoding) -> None:
+        self.model, self.decoding = model, decoding
+        self.held: list[Held] = []
+        self._pad = int(model.mask_id == 0)  # any token but the mask
+
+    def fill(self, canvases: Iterable[Canvas], now: Seconds) -> None:
+        """Seats new canvases in free slots; `now` is the clock's total."""
+        for canvas in canvases:
+            self._check(canvas)
+            rows, waiting = self._seat(canvas)
+            self.rows = self.rows.joined(rows, self._pad) if self.held else rows
+            self.held.append(Held(canvas, now, waiting))
+
+    def _check(self, canvas: Canvas) -> None:
+        length, limit = len(canvas.tokens), self.model.max_length
+        if length > limit:
+            raise UserError(
+                f"example {canvas.id}: the canvas has {length} tokens, the model takes {limit}",
+                "shorten the prompt or --gen-length",
+            )
+        answer, block = length - canvas.start, self.decoding.block_length
+        if block is not None and (block < 1 or answer % block):
+            raise UserError(
+                f"block length {block} does not divide the answer's {answer} positions",
+                "choose one that does, or none for a single block",
+            )
+
+    def _seat(self, canvas: Canvas) -> tuple[Rows, int]:
+        """One canvas as rows [1, ...], and how many positions are eligible at its first step."""
+
+        def tensor(*values: int) -> Tensor:
+            return torch.tensor(values, device=self.model.device)
+
+        length = len(canvas.tokens)
+        size = self.decoding.block_length or length
+        block_of = [(i - canvas.start) // size for i in range(length)]
+        masked = [
+            b for b, t in zip(block_of, canvas.tokens, strict=True) if t == self.model.mask_id
+        ]
+        block = min(masked, default=0)
+        waiting = masked.count(block)
+        tokens, blocks = tensor(*canvas.tokens)[None], tensor(*block_of)[None]
+        rows = Rows(
+            tokens=tokens,
+            committed_at=torch.full_like(tokens, NEVER),
+            block_of=blocks,
+            eligible=(tokens == self.model.mask_id) & (blocks == block),
+            length=tensor(length),
+            key=tensor(noise.key(self.decoding.seed, canvas.id)),
+            index=tensor(0),
+            block=tensor(block),
+            block_index=tensor(0),
+            block_masks=tensor(waiting),
+            forced=tensor(0),
+            bound=tensor(0).double(),
+        )
+        return rows, waiting
+
+    def window(self) -> tuple[Tensor, Tensor]:
+        """Positions int64 [B, W], eligible ones first and ascending, and which are, bool [B, W]."""
+        width = max(1, *(h.waiting for h in self.held)) if self.held else 1
+        # A stable sort of the flags lists the eligible positions in order without a host read.
+        order = self.rows.eligible.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+        positions = order[:, :width]
+        return positions, self.rows.eligible.gather(1, positions)
+
+    def lengths(self) -> Tensor | None:
+        """int64 [B], or None when no row is padded."""
+        width = self.rows.tokens.shape[1]
+        padded = any(len(h.canvas.tokens) < width for h in self.held)
+        return self.rows.length if padded else None
+
+    def write(self, step: Step, commit: Tensor, forced: Tensor, tokens: Tensor) -> None:
+        """Writes `tokens` [B, W] where `commit` [B, W] is True, and what it cost."""
+        rows, at = self.rows, step.positions
+        index = rows.index[:, None].expand_as(at)
+        rows.tokens.scatter_(1, at, torch.where(commit, tokens, rows.tokens.gather(1, at)))
+        rows.committed_at.scatter_(
+            1, at, torch.where(commit, index, rows.committed_at.gather(1, at))
+        )
+        spent = step.entropy.masked_fill(~commit, 0)
+        rows.bound += spent.sum(1) - spent.amax(1)
+        working = step.eligible.any(1)
+        rows.forced += forced & working
+        rows.index += working
+        rows.block_index += working
+
+    def look(self) -> None:
+        """Turns to the coming step's block, and reads what is left of each row."""
+        rows = self.rows
+        masked = rows.tokens == self.model.mask_id
+        # Rows without a mask keep their block; they leave before the coming step.
+        last = torch.iinfo(torch.int64).max
+        block = torch.where(masked, rows.block_of, last).amin(1)
+        rows.eligible = masked & (rows.block_of == block[:, None])
+        left = rows.eligible.sum(1)
+        moved = block != rows.block
+        rows.block_index.masked_fill_(moved, 0)
+        rows.block_masks = torch.where(moved, left, rows.block_masks)
+        rows.block = block
+        if self.decoding.stop is None or not self.decoding.early:
+            for held, waiting in zip(self.held, left.tolist(), strict=True):
+                held.waiting = waiting
+            return
+        seen = torch.cat([left[:, None], rows.tokens], 1).tolist()
+        for held, (waiting, *tokens) in zip(self.held, seen, strict=True):
+            held.end = self._end(held.canvas, tokens)
+            held.waiting = waiting if held.end is None else 0
+
+    def _end(self, canvas: Canvas, tokens: Sequence[int]) -> int | None:
+        """The first position behind the answer, None while it is open."""
+        if self.decoding.stop is None:
+            return None
+        answer = tokens[canvas.start : len(canvas.tokens)]
+        mask = self.model.mask_id
+        prefix = answer[: answer.index(mask)] if mask in answer else answer
+        length = self.decoding.stop(prefix)
+        return None if length is None else canvas.start + length
+
+    def release(self, now: Seconds) -> Iterator[Decoded]:
+        """Frees the slots of the rows that are done; `now` is the clock's total."""
+        done = [i for i, h in enumerate(self.held) if not h.waiting]
+        if not done:
+            return
+        leaving, left = self.rows.select(done), [self.held[i] for i in done]
+        stay = [i for i, h in enumerate(self.held) if h.waiting]
+        self.rows, self.held = self.rows.select(stay), [self.held[i] for i in stay]
+        columns = (leaving.tokens, leaving.committed_at, leaving.index, leaving.forced)
+        for held, tokens, at, nfe, forced, bound in zip(
+            left, *(c.tolist() for c in columns), leaving.bound.tolist(), strict=True
+        ):
+            yield self._decoded(held, tokens, at, nfe, forced, bound, now)
+
+    def _decoded(
+        self,
+        held: Held,
+        tokens: list[int],
+        at: list[int],
+        nfe: int,
+        forced: int,
+        bound: float,
+        now: Seconds,
+    ) -> Decoded:
+        length, start = len(held.canvas.tokens), held.canvas.start
+        tokens, at = tokens[:length], at[:length]
+        end = self._end(held.canvas, tokens)
+        if end is not None:
+            tokens = [tokens[end - 1] if t == self.model.mask_id else t for t in tokens]
+        return Decoded(
+            id=held.canvas.id,
+            tokens=tuple(tokens),
+            committed_at=tuple(at),
+            nfe=nfe,
+            nfe_until=None if end is None else max(at[start:end], default=NEVER) + 1,
+            end=end,
+            forward_tokens=nfe * length,
+            forced=forced,
+            bound_spent=bound,
+            seconds=now - held.entered,
+        )

@@ -1,0 +1,111 @@
+"""From names and knobs to objects: the one place where a spec comes to life."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from mdmbench import bundled
+from mdmbench.base import Sampler, Task
+from mdmbench.errors import UserError, unknown
+from mdmbench.samplers import SAMPLERS
+from mdmbench.samplers.presets import PRESETS
+
+
+def sampler(name: str, knobs: Mapping[str, Any]) -> Sampler:
+    """A built-in rule by name, or a user's own as `file.py:Name`."""
+    return cast(Sampler, build("sampler", name, sampler_class(name), knobs))
+
+
+def sampler_class(name: str) -> Callable[..., Any]:
+    """What a sampler's name stands for: a dataclass, or a plain function of a Step."""
+    if ":" in name:
+        return from_file("sampler", name)
+    if name in PRESETS:
+        name = PRESETS[name].sampler
+    if name not in SAMPLERS:
+        raise unknown("sampler", name, [*SAMPLERS, *PRESETS, "FILE.py:NAME"])
+    return SAMPLERS[name]
+
+
+def task(name: str, knobs: Mapping[str, Any]) -> Task:
+    """A task that ships with the package by name, or a user's own as `file.py:Name`."""
+    return cast(Task, build("task", name, task_class(name), knobs))
+
+
+def task_class(name: str) -> Callable[..., Any]:
+    if ":" in name:
+        return from_file("task", name)
+    known = bundled.tasks()
+    if name not in known:
+        raise unknown("task", name, [*known, "FILE.py:NAME"])
+    return from_file("task", f"{known[name]}:{name.title()}")
+
+
+def from_file(what: str, name: str) -> Callable[..., Any]:
+    """The object `Name` of `file.py:Name`. Raises UserError where there is none."""
+    path, _, attribute = name.rpartition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no file {path!r} for {what} {name!r}", "write FILE.py:NAME")
+    spec = importlib.util.spec_from_file_location(f"mdmbench_user_{file.stem}", file.resolve())
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file", "write FILE.py:NAME")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"importing {path} failed: {type(error).__name__}: {error}") from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        names = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise unknown(f"{what} in {path}", attribute, names)
+    return cast(Callable[..., Any], found)
+
+
+def knob_names(made_by: Callable[..., Any]) -> list[str]:
+    return [f.name for f in fields(made_by)] if is_dataclass(made_by) else []
+
+
+def build(what: str, name: str, made_by: Callable[..., Any], knobs: Mapping[str, Any]) -> Any:
+    """Calls a dataclass with its knobs, read from strings where need be; a function has none."""
+    names = knob_names(made_by)
+    for knob in knobs:
+        if knob not in names:
+            raise unknown(f"knob of {what} {name}", knob, names)
+    if not is_dataclass(made_by):
+        return made_by
+    types_of = get_type_hints(made_by)
+    try:
+        return made_by(**{k: convert(k, v, types_of[k]) for k, v in knobs.items()})
+    except UserError as error:
+        raise UserError(f"{what} {name}: {error.message}", error.hint) from None
+
+
+def convert(knob: str, value: Any, kind: Any) -> Any:
+    """`value`, perhaps a string from the command line, as the knob's type."""
+    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    if value is None or (value == "none" and type(None) in options):
+        return None
+    for option in options:
+        if option is bool and str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+        if option in (int, float, str):
+            try:
+                number = option(value)
+            except ValueError:
+                continue
+            if option is not int or isinstance(value, str) or number == value:
+                return number
+        if get_origin(option) is Literal:
+            if value not in get_args(option):
+                raise unknown(knob, str(value), map(str, get_args(option)))
+            return value
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
+    raise UserError(f"{knob} is {value!r}", f"it takes {wanted}")

@@ -1,0 +1,93 @@
+"""RunSpec: everything that can change an answer, as strings and numbers; and plans of several."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mdmbench.errors import UserError, unknown
+
+COMMON_KNOBS = ("gamma", "k", "threshold", "factor", "proxy")
+"""Sampler knobs that have an option, and a key in a recipe, of their own."""
+
+
+class RunSpec(BaseModel):
+    """The settings of one run. Its resolved form is stored, and its digest names the run's folder.
+
+    Batch size, device and the number of examples are not among them: they change no answer.
+    None stands for the default of the sampler's preset or of the loop.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model: str | None = None
+    task: str = "sudoku"
+    sampler: str = "eb"
+    knobs: dict[str, Any] = Field(default_factory=dict)
+    task_knobs: dict[str, Any] = Field(default_factory=dict)
+    block_length: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    schedule: str | None = None
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
+    scores: Literal["raw", "filtered"] | None = None
+    stop: Literal["full", "until"] = "full"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    seed: int = 0
+
+
+def plan(settings: Mapping[str, Any]) -> list[RunSpec]:
+    """One spec for each combination of the values that are lists; `runs` holds further settings,
+    each laid over the others."""
+    outer = {key: value for key, value in settings.items() if key != "runs"}
+    inner = settings.get("runs") or [{}]
+    return distinct([spec for settings in inner for spec in _grid({**outer, **settings})])
+
+
+def distinct(specs: Sequence[RunSpec]) -> list[RunSpec]:
+    return list({spec.model_dump_json(): spec for spec in specs}.values())
+
+
+def _grid(settings: Mapping[str, Any]) -> Iterator[RunSpec]:
+    fields = dict(settings)
+    common = {k: fields.pop(k) for k in COMMON_KNOBS if fields.get(k) is not None}
+    knobs = {**common, **(fields.pop("knobs", None) or {})}
+    axes = {("knobs", k): v for k, v in knobs.items()}
+    axes |= {("", k): v for k, v in fields.items() if v is not None}
+    values = [v if isinstance(v, list) else [v] for v in axes.values()]
+    for chosen in product(*values):
+        point = list(zip(axes, chosen, strict=True))
+        plain = {name: value for (group, name), value in point if not group}
+        inner = {name: value for (group, name), value in point if group}
+        yield validated({**plain, "knobs": inner})
+
+
+def validated(fields: Mapping[str, Any]) -> RunSpec:
+    """Raises UserError for an unknown field or a value out of its range."""
+    for name in fields:
+        if name not in RunSpec.model_fields:
+            raise unknown("setting", name, [*RunSpec.model_fields, *COMMON_KNOBS])
+    try:
+        return RunSpec(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise UserError(f"{name} is {first['input']!r}", first["msg"]) from None
+
+
+def recipe(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file."""
+    try:
+        found = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no settings", "write one `name: value` a line")
+    runs = found.get("runs", [])
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        raise UserError(f"{path}: runs is no list of settings", "write `runs:` and `- sampler: eb`")
+    return found

@@ -1,0 +1,188 @@
+"""Runs on disk: one folder a run, appended to, never rewritten.
+
+    spec.json      what was asked for, fully resolved; its digest names the folder
+    env.json       versions and the machine, one entry a session that added records
+    records.jsonl  one example a line, synced to disk before the next batch of lines
+
+A line that a crash has cut off is dropped when the run is opened again, and its example redone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mdmbench.base import Seconds
+from mdmbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example of a run; see `base.Decoded` for the units.
+
+    answer  the answer region's symbols, joined
+    length  answer positions filled by the model up to the answer's end
+    filled  answer positions filled by the model, the tail behind the end included
+    """
+
+    id: str
+    answer: str
+    scores: dict[str, float]
+    meta: dict[str, Any]
+    nfe: int
+    nfe_until: int | None
+    length: int
+    filled: int
+    forward_tokens: int
+    forced: int
+    bound_spent: float
+    committed_at: list[int]
+    batch_size: int
+    seconds: Seconds
+
+    @classmethod
+    def parse(cls, line: str) -> Record:
+        fields = json.loads(line)
+        return cls(**{**fields, "seconds": Seconds(**fields["seconds"])})
+
+
+def digest(spec: Mapping[str, Any]) -> str:
+    """Of the resolved spec: runs with the same digest must give the same answers."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()[:12]
+
+
+class Run:
+    """A run folder. Reading needs nothing else; `create` opens one for appending."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError where `path` holds no run, or a broken one."""
+        self.path = path
+        self.spec = self._read_spec()
+
+    @classmethod
+    def create(cls, out: Path, name: str, spec: Mapping[str, Any]) -> Run:
+        """The run of these settings under `out`: the folder that is there, or a new one."""
+        path = out / f"{name}-{digest(spec)}"
+        with _reporting(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if not (path / "spec.json").exists():
+                _write(path / "spec.json", json.dumps(spec, indent=1) + "\n")
+            (path / "records.jsonl").touch()
+        run = cls(path)
+        if run.spec != json.loads(json.dumps(spec)):
+            raise UserError(
+                f"{path} holds a run of other settings", "move it away, or choose another --out"
+            )
+        return run
+
+    def _read_spec(self) -> dict[str, Any]:
+        try:
+            spec = json.loads((self.path / "spec.json").read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path} is not a run", "a run folder holds spec.json") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path}/spec.json cannot be read: {error}") from None
+        if not isinstance(spec, dict):
+            raise UserError(f"{self.path}/spec.json is not a run's settings")
+        return spec
+
+    def records(self) -> Iterator[Record]:
+        """Every whole record; a last line without its newline is a crash's and is skipped."""
+        path = self.path / "records.jsonl"
+        if not path.exists():
+            return
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield Record.parse(line.decode())
+                except (ValueError, TypeError, KeyError) as error:
+                    raise UserError(f"{path}, line {number} is no record: {error}") from None
+
+    @contextmanager
+    def writing(self, environment: Mapping[str, Any]) -> Iterator[Append]:
+        """Opens the run for appending: `append(records)` returns when they are on the disk.
+
+        Raises UserError where the folder cannot be written or another process is writing to it.
+        """
+        path = self.path / "records.jsonl"
+        with _reporting(path):
+            file = path.open("r+b")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is writing to {self.path}", "wait for it"
+                ) from None
+            self._note(environment)
+            with _reporting(path):
+                file.truncate(_whole_lines(file))
+                file.seek(0, os.SEEK_END)
+
+            def append(records: Iterable[Record]) -> None:
+                lines = "".join(
+                    json.dumps(asdict(r), separators=(",", ":")) + "\n" for r in records
+                )
+                with _reporting(path):
+                    file.write(lines.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+
+            yield append
+
+    def _note(self, environment: Mapping[str, Any]) -> None:
+        """Adds `environment` to env.json unless it is the last one there."""
+        path = self.path / "env.json"
+        with _reporting(path):
+            known = json.loads(path.read_text()) if path.exists() else []
+            if not known or known[-1] != environment:
+                _write(path, json.dumps([*known, environment], indent=1) + "\n")
+
+
+Append = Callable[[Iterable[Record]], None]
+
+
+def _whole_lines(file: BinaryIO) -> int:
+    """The size of the file up to the end of its last whole line."""
+    size = 0
+    for line in file:
+        size += len(line) if line.endswith(b"\n") else 0
+    return size
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file whole: a crash leaves the old one or the new one."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+@contextmanager
+def _reporting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}", "choose another --out, or make room"
+        ) from error
+
+
+def runs(paths: Iterable[Path]) -> list[Run]:
+    """The runs in the given folders: each is a run, or holds some."""
+    found: list[Run] = []
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"no folder {path}", "give run folders, or the folder they are in")
+        inside = [path] if (path / "spec.json").exists() else sorted(path.iterdir())
+        found += [Run(p) for p in inside if (p / "spec.json").exists()]
+    return found
