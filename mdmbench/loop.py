@@ -41,6 +41,18 @@ class Decoding:
     seed: int = 0
 
 
+def blocks(answer: int, block_length: int | None) -> int:
+    """How many blocks an answer region of `answer` positions has."""
+    if block_length is None:
+        return 1
+    if block_length < 1 or answer % block_length:
+        raise UserError(
+            f"block length {block_length} does not divide the answer's {answer} positions",
+            "choose one that does, or none for a single block",
+        )
+    return answer // block_length
+
+
 @torch.inference_mode()
 def decode(
     model: Model,
@@ -100,6 +112,12 @@ def _advance(forward: Forward, sampler: Sampler, slots: "Slots", clock: Clock) -
 
 def progress(step: Step, choice: Choice) -> tuple[Tensor, Tensor]:
     """What is committed, bool [B, W], and the rows in which the loop had to force it, bool [B]."""
+    if not isinstance(choice, Choice) or choice.commit.shape != step.eligible.shape:
+        found = list(choice.commit.shape) if isinstance(choice, Choice) else type(choice).__name__
+        raise UserError(
+            f"the sampler returned {found}",
+            f"it returns a Choice whose commit is bool {list(step.eligible.shape)}, as step.eligible",
+        )
     commit = choice.commit & step.eligible
     forced = ~commit.any(1) & (step.quota > 0)
     order = step.confidence if choice.order is None else choice.order
@@ -178,12 +196,7 @@ class Slots:
                 f"example {canvas.id}: the canvas has {length} tokens, the model takes {limit}",
                 "shorten the prompt or --gen-length",
             )
-        answer, block = length - canvas.start, self.decoding.block_length
-        if block is not None and (block < 1 or answer % block):
-            raise UserError(
-                f"block length {block} does not divide the answer's {answer} positions",
-                "choose one that does, or none for a single block",
-            )
+        blocks(length - canvas.start, self.decoding.block_length)
 
     def _seat(self, canvas: Canvas) -> tuple[Rows, int]:
         """One canvas as rows [1, ...], and how many positions are eligible at its first step."""

@@ -29,7 +29,8 @@ def uniform(keys: Tensor, *coordinates: Tensor | int) -> Tensor:
     h = keys
     for coordinate in coordinates:
         h = _mix(h + (torch.as_tensor(coordinate, device=keys.device) + 1) * _STEP)
-    return (_shifted(h, 11).double() + 0.5) * 2.0**-53
+    # 52 bits: with 53 the largest value would be rounded to 1, and its Gumbel to infinity.
+    return (_shifted(h, 12).double() + 0.5) * 2.0**-52
 
 
 def gumbel(keys: Tensor, *coordinates: Tensor | int) -> Tensor:

@@ -6,7 +6,8 @@ import importlib.util
 import sys
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -53,7 +54,9 @@ def from_file(what: str, name: str) -> Callable[..., Any]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no file {path!r} for {what} {name!r}", "write FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location(f"mdmbench_user_{file.stem}", file.resolve())
+    # By its path: type hints are looked up in the module of this name, and many are a task.py.
+    module_name = f"mdmbench_user_{sha256(str(file.resolve()).encode()).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(module_name, file.resolve())
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file", "write FILE.py:NAME")
     module = importlib.util.module_from_spec(spec)
@@ -80,7 +83,12 @@ def build(what: str, name: str, made_by: Callable[..., Any], knobs: Mapping[str,
         if knob not in names:
             raise unknown(f"knob of {what} {name}", knob, names)
     if not is_dataclass(made_by):
+        if isinstance(made_by, type):
+            raise UserError(f"{what} {name} is a class", "make it a frozen dataclass")
         return made_by
+    for f in fields(made_by):
+        if f.name not in knobs and f.default is MISSING and f.default_factory is MISSING:
+            raise UserError(f"{what} {name} needs its knob {f.name}", "it has no default")
     types_of = get_type_hints(made_by)
     try:
         return made_by(**{k: convert(k, v, types_of[k]) for k, v in knobs.items()})
@@ -91,15 +99,15 @@ def build(what: str, name: str, made_by: Callable[..., Any], knobs: Mapping[str,
 def convert(knob: str, value: Any, kind: Any) -> Any:
     """`value`, perhaps a string from the command line, as the knob's type."""
     options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    if value is None or (value == "none" and type(None) in options):
+    if value in (None, "none") and type(None) in options:
         return None
-    for option in options:
+    for option in () if value is None else options:
         if option is bool and str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
         if option in (int, float, str):
             try:
                 number = option(value)
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 continue
             if option is not int or isinstance(value, str) or number == value:
                 return number

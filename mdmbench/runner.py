@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from hashlib import sha256
@@ -17,7 +18,7 @@ from mdmbench import environment, models, resolve
 from mdmbench.base import Canvas, Example, Sampler, Task
 from mdmbench.canvas import Symbols, counts, first_end, join
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, decode
+from mdmbench.loop import Decoding, blocks, decode
 from mdmbench.models.puzzle import PuzzleModel
 from mdmbench.samplers.presets import PRESETS, Preset
 from mdmbench.schedule import Schedule
@@ -97,44 +98,54 @@ class Runner:
         self.out, self.limit, self.batch_size = out, limit, batch_size
         self.device, self.observer = device, observer
         self._model = cache(lambda name, dtype: models.load(name, device=device, dtype=dtype))
-        self._made: dict[tuple[Task, int], Sequence[Example]] = {}
+        self._examples: dict[str, Sequence[Example]] = {}
 
-    def run(self, spec: RunSpec) -> Run:
-        """The run of these settings, complete; records that are on disk are not made again."""
-        job = self.prepare(spec)
+    def run(self, specs: Sequence[RunSpec]) -> list[Run]:
+        """The runs of these settings, complete. Nothing runs before all of them have been checked."""
+        return [self.complete(job) for job in [self.prepare(spec) for spec in specs]]
+
+    def complete(self, job: Job) -> Run:
+        """The run of a job; records that are on disk are not made again."""
         run = Run.create(self.out, job.label, job.stored)
         known = {record.id for record in run.records()}
         todo = [e for e in job.examples if e.id not in known]
         done, total = len(job.examples) - len(todo), len(job.examples)
         self.observer(job.label, done, total)
         if todo:
-            with run.writing(environment.describe(self.device)) as append:
-                for flushed in _flushing(job.decode(todo, self.batch_size), append):
-                    self.observer(job.label, done + flushed, total)
+            with (
+                run.writing(environment.describe(self.device)) as append,
+                closing(_flushing(job.decode(todo, self.batch_size), append)) as flushed,
+            ):
+                for count in flushed:
+                    self.observer(job.label, done + count, total)
         return run
 
-    def examples(self, task: Task, seed: int) -> Sequence[Example]:
-        if (task, seed) not in self._made:
-            self._made[task, seed] = tuple(task.examples(self.limit, seed))
-        return self._made[task, seed]
+    def examples(self, spec: RunSpec, task: Task) -> Sequence[Example]:
+        """Raises UserError for a task without examples, or with two of the same id."""
+        key = f"{spec.task} {sorted(spec.task_knobs.items())} {spec.seed}"
+        if key not in self._examples:
+            found = tuple(task.examples(self.limit, spec.seed))
+            if not found:
+                raise UserError(f"task {spec.task} has no examples", "raise --limit, or check -T")
+            if len({example.id for example in found}) < len(found):
+                raise UserError(f"task {spec.task} gives several examples the same id")
+            self._examples[key] = found
+        return self._examples[key]
 
     def prepare(self, spec: RunSpec) -> Job:
         """Raises UserError for whatever in the spec does not exist or does not go together."""
         task = resolve.task(spec.task, spec.task_knobs)
-        examples = self.examples(task, spec.seed)
-        if not examples:
-            raise UserError(f"task {spec.task} has no examples", "raise --limit, or check -T")
+        examples = self.examples(spec, task)
         name = spec.model or spec.task
         spec = completed(spec, name, task, examples[0])
         sampler = resolve.sampler(spec.sampler, spec.knobs)
         model = self._model(name, spec.dtype)
         Symbols(model.symbols).check(task, name)
-        blocks = _answer_length(examples[0]) // spec.block_length if spec.block_length else 1
-        draw = Draw(spec.temperature, spec.top_p, spec.top_k, spec.scores == "filtered")
+        parts = blocks(answer_length(examples[0]), spec.block_length)
         schedule = None
-        if spec.schedule:
-            assert spec.steps
-            schedule = Schedule(spec.schedule, spec.steps // blocks)
+        if spec.schedule and spec.steps:
+            schedule = Schedule(spec.schedule, spec.steps // parts)
+        draw = Draw(spec.temperature, spec.top_p, spec.top_k, spec.scores == "filtered")
         return Job(
             label=label(spec),
             stored=self._stored(spec, task, name),
@@ -169,13 +180,7 @@ class Runner:
 def completed(spec: RunSpec, model: str, task: Task, example: Example) -> RunSpec:
     """The spec with every default filled in: its preset's, its sampler's, and the schedule's."""
     preset = PRESETS.get(spec.sampler, Preset(spec.sampler))
-    clash = sorted(set(preset.knobs) & set(spec.knobs))
-    if clash:
-        raise UserError(
-            f"sampler {spec.sampler} sets {clash[0]} itself", f"use sampler {preset.sampler}"
-        )
-    sampler = resolve.sampler(spec.sampler, {**preset.knobs, **spec.knobs})
-    knobs: dict[str, Any] = asdict(sampler) if is_dataclass(sampler) and not isinstance(sampler, type) else {}
+    knobs = knobs_of(rule(spec))
     schedule, steps = _schedule(spec, preset, knobs, example)
     if schedule is None and "k" in knobs and knobs["k"] is None:
         knobs["k"] = 1
@@ -183,12 +188,28 @@ def completed(spec: RunSpec, model: str, task: Task, example: Example) -> RunSpe
         update={
             "model": model,
             "knobs": knobs,
-            "task_knobs": asdict(task) if is_dataclass(task) else {},
+            "task_knobs": knobs_of(task),
             "schedule": schedule,
             "steps": steps,
             "scores": spec.scores or ("filtered" if preset.filtered else "raw"),
         }
     )
+
+
+def rule(spec: RunSpec) -> Sampler:
+    """The sampler, with the knobs that its preset sets."""
+    preset = PRESETS.get(spec.sampler, Preset(spec.sampler))
+    clash = sorted(set(preset.knobs) & set(spec.knobs))
+    if clash:
+        raise UserError(
+            f"sampler {spec.sampler} sets {clash[0]} itself", f"use sampler {preset.sampler}"
+        )
+    return resolve.sampler(spec.sampler, {**preset.knobs, **spec.knobs})
+
+
+def knobs_of(made: object) -> dict[str, Any]:
+    """All knobs of a sampler or task with their values; a plain function has none."""
+    return asdict(made) if is_dataclass(made) and not isinstance(made, type) else {}
 
 
 def _schedule(
@@ -204,19 +225,17 @@ def _schedule(
             f"sampler {spec.sampler} with these knobs follows no schedule",
             "leave --steps and --schedule out, or choose topk, random or left-to-right without k",
         )
-    length = _answer_length(example)
-    blocks = length // spec.block_length if spec.block_length else 1
+    length = answer_length(example)
+    parts = blocks(length, spec.block_length)
     steps = spec.steps or length
-    if blocks and steps % blocks:
+    if steps % parts:
         raise UserError(
-            f"{steps} steps do not divide into {blocks} blocks",
-            f"choose a multiple of {blocks}",
+            f"{steps} steps do not divide into {parts} blocks", f"choose a multiple of {parts}"
         )
-    Schedule(name, max(1, steps // max(1, blocks)))
     return name, steps
 
 
-def _answer_length(example: Example) -> int:
+def answer_length(example: Example) -> int:
     return len(example.cells) - example.start
 
 
@@ -230,7 +249,7 @@ def label(spec: RunSpec) -> str:
 
 def baseline(spec: RunSpec) -> RunSpec:
     """The quality reference of a spec: one position a step, by the same proxy."""
-    proxy = spec.knobs.get("proxy", "confidence")
+    proxy = getattr(rule(spec), "proxy", "confidence")
     update = {"sampler": "topk", "knobs": {"k": 1, "proxy": proxy}, "steps": None, "schedule": None}
     return spec.model_copy(update={**update, "scores": None})
 
@@ -241,7 +260,7 @@ def _digest(path: Path) -> str:
 
 def _flushing(
     records: Iterator[Record], append: Callable[[Sequence[Record]], None]
-) -> Iterator[int]:
+) -> Generator[int]:
     """Hands records to the disk every SYNC_SECONDS and, whatever happens, at the end.
 
     Yields how many have been made so far.

@@ -55,22 +55,28 @@ def distinct(specs: Sequence[RunSpec]) -> list[RunSpec]:
 def _grid(settings: Mapping[str, Any]) -> Iterator[RunSpec]:
     fields = dict(settings)
     common = {k: fields.pop(k) for k in COMMON_KNOBS if fields.get(k) is not None}
-    knobs = {**common, **(fields.pop("knobs", None) or {})}
+    inner = fields.pop("knobs", None) or {}
+    if not isinstance(inner, dict):
+        raise UserError(f"knobs is {inner!r}", "it takes names and values: {gamma: 0.1}")
+    knobs = {**common, **inner}
     axes = {("knobs", k): v for k, v in knobs.items()}
     axes |= {("", k): v for k, v in fields.items() if v is not None}
+    for (_, name), value in axes.items():
+        if value == []:
+            raise UserError(f"{name} is an empty list", "give it a value")
     values = [v if isinstance(v, list) else [v] for v in axes.values()]
     for chosen in product(*values):
         point = list(zip(axes, chosen, strict=True))
         plain = {name: value for (group, name), value in point if not group}
-        inner = {name: value for (group, name), value in point if group}
-        yield validated({**plain, "knobs": inner})
+        chosen_knobs = {name: value for (group, name), value in point if group}
+        yield validated({**plain, "knobs": chosen_knobs})
 
 
 def validated(fields: Mapping[str, Any]) -> RunSpec:
     """Raises UserError for an unknown field or a value out of its range."""
     for name in fields:
         if name not in RunSpec.model_fields:
-            raise unknown("setting", name, [*RunSpec.model_fields, *COMMON_KNOBS])
+            raise unknown("setting", str(name), [*RunSpec.model_fields, *COMMON_KNOBS])
     try:
         return RunSpec(**fields)
     except ValidationError as error:
@@ -83,7 +89,7 @@ def recipe(path: Path) -> dict[str, Any]:
     """The settings in a YAML file."""
     try:
         found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no settings", "write one `name: value` a line")

@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -75,7 +75,7 @@ class Run:
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "spec.json").exists():
                 _write(path / "spec.json", json.dumps(spec, indent=1) + "\n")
-            (path / "records.jsonl").touch()
+            (path / "records.jsonl").open("ab").close()
         run = cls(path)
         if run.spec != json.loads(json.dumps(spec)):
             raise UserError(
@@ -117,7 +117,7 @@ class Run:
         path = self.path / "records.jsonl"
         with _reporting(path):
             file = path.open("r+b")
-        with file:
+        try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -139,6 +139,10 @@ class Run:
                     os.fsync(file.fileno())
 
             yield append
+        finally:
+            # What a full disk has left in the buffer was reported; closing would raise it again.
+            with suppress(OSError):
+                file.close()
 
     def _note(self, environment: Mapping[str, Any]) -> None:
         """Adds `environment` to env.json unless it is the last one there."""

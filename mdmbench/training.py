@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -109,22 +109,23 @@ class Batches:
 
 @dataclass
 class State:
-    """What a checkpoint keeps."""
+    """What a checkpoint keeps; `losses` are those since the last point of the curve."""
 
     net: PuzzleNet
     optimizer: torch.optim.AdamW
-    step: int
-    seconds: float
-    curve: list[dict[str, float]]
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    PLAIN: ClassVar = ("step", "seconds", "curve", "losses")
 
     def save(self, path: Path, recipe: Recipe) -> None:
         draft = path.with_suffix(".draft")
         kept = {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "curve": self.curve,
+            **{name: getattr(self, name) for name in self.PLAIN},
             "recipe": asdict(recipe),
         }
         torch.save(kept, draft)
@@ -143,7 +144,8 @@ class State:
             )
         self.net.load_state_dict(kept["net"])
         self.optimizer.load_state_dict(kept["optimizer"])
-        self.step, self.seconds, self.curve = kept["step"], kept["seconds"], kept["curve"]
+        for name in self.PLAIN:
+            setattr(self, name, kept[name])
 
 
 def train(
@@ -164,27 +166,26 @@ def train(
     torch.manual_seed(recipe.seed)
     net = PuzzleNet(spec(recipe, task)).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
-    state = State(net, optimizer, 0, 0.0, [])
+    state = State(net, optimizer)
     checkpoint = out / "checkpoint.pt"
     out.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         state.load(checkpoint, recipe, device)
     batches = Batches(recipe, task, Symbols(net.spec.symbols))
     began = time.monotonic() - state.seconds
-    losses: list[float] = []
     while state.step < recipe.steps:
-        losses.append(update(recipe, state, batches(state.step)))
+        state.losses.append(update(recipe, state, batches(state.step)))
         state.step += 1
         state.seconds = time.monotonic() - began
-        observer(f"{recipe.task}, loss {losses[-1]:.3f}", state.step, recipe.steps)
+        observer(f"{recipe.task}, loss {state.losses[-1]:.3f}", state.step, recipe.steps)
         if state.step % recipe.evaluate_every == 0 or state.step == recipe.steps:
             point = {
                 "step": state.step,
                 "seconds": round(state.seconds),
-                "loss": round(sum(losses) / len(losses), 5),
+                "loss": round(sum(state.losses) / len(state.losses), 5),
             }
             state.curve.append({**point, **evaluate(net, test, recipe)})
-            losses.clear()
+            state.losses.clear()
             write(recipe, state, out)
         if state.step % save_every == 0 or state.step == recipe.steps:
             state.save(checkpoint, recipe)
@@ -233,7 +234,7 @@ def evaluate(net: PuzzleNet, task: Trainable, recipe: Recipe) -> dict[str, float
     model = PuzzleModel(net)
     symbols = Symbols(model.symbols)
     examples = {e.id: e for e in task.examples(recipe.held_out, recipe.seed)}
-    rules: dict[str, Sampler] = {"top1": TopK(k=1), "eb0.01": EB(gamma=0.01), "eb0.1": EB(gamma=0.1)}
+    rules: dict[str, Sampler] = {"top1": TopK(k=1), "eb0.01": EB(0.01), "eb0.1": EB(0.1)}
     found = {}
     for name, rule in rules.items():
         canvases = [symbols.canvas(e) for e in examples.values()]

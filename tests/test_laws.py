@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -168,12 +169,14 @@ def test_promises_hold_for_any_canvas(
 
 @every_rule
 def test_blocks_are_filled_from_the_left(rule: Sampler) -> None:
-    for canvas, decoded in zip(canvases(), _in_order(run(rule, canvases(), block_length=3)), strict=True):
+    for canvas, decoded in zip(
+        canvases(), _in_order(run(rule, canvases(), block_length=3)), strict=True
+    ):
         at = decoded.committed_at
         blocks = [at[i : i + 3] for i in range(canvas.start, len(at), 3)]
         steps = [[a for a in block if a != NEVER] for block in blocks]
         steps = [s for s in steps if s]
-        assert all(max(a) < min(b) for a, b in zip(steps, steps[1:], strict=False))
+        assert all(max(a) < min(b) for a, b in pairwise(steps))
 
 
 def _in_order(done: dict[str, Decoded]) -> list[Decoded]:
@@ -280,7 +283,9 @@ def test_a_block_length_that_does_not_fit_is_an_error() -> None:
 
 
 def test_a_canvas_longer_than_the_model_is_an_error() -> None:
-    with pytest.raises(UserError, match="example long: the canvas has 65 tokens, the model takes 64"):
+    with pytest.raises(
+        UserError, match="example long: the canvas has 65 tokens, the model takes 64"
+    ):
         run(EB(), [Canvas("long", (0,) * 65)])
 
 

@@ -341,11 +341,11 @@ def read(path: Path, task: Sudoku) -> Iterator[Example]:
     found = False
     for number, row in _rows(path):
         where = f"{path}, row {number}"
-        bucket = str(row.get("bucket", ""))
+        bucket = _text(row, "bucket")
         buckets.add(bucket)
         if task.bucket and bucket != task.bucket:
             continue
-        id = str(row.get("id") or f"row{number}")
+        id = _text(row, "id") or f"row{number}"
         if id in seen:
             raise UserError(f"{where}: id {id!r} stands twice", "ids must differ")
         seen.add(id)
@@ -365,8 +365,17 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             f"cannot read {path}: {error}", "-T data= takes a csv or jsonl file"
         ) from None
     if path.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(text.splitlines()), start=2):
-            yield number, row
+        rows = csv.DictReader(text.splitlines())
+        try:
+            for row in rows:
+                if None in row.values():
+                    raise UserError(
+                        f"{path}, row {rows.line_num}: fewer columns than the first line names",
+                        "the file may be cut off",
+                    )
+                yield rows.line_num, row
+        except csv.Error as error:
+            raise UserError(f"{path}, row {rows.line_num + 1}: not csv: {error}") from None
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
@@ -377,6 +386,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(row, dict):
                 raise UserError(f"{path}, row {number}: not a JSON object")
             yield number, row
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    return "" if row.get(name) is None else str(row[name])
 
 
 def _parse(task: Sudoku, where: str, id: str, bucket: str, row: Mapping[str, Any]) -> Example:
