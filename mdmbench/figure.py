@@ -33,7 +33,7 @@ def pareto(rows: Sequence[Row], path: Path) -> None:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in UNDATED:
         raise UserError(f"cannot draw {path.name}", "name the picture .svg, .png or .pdf")
-    groups = grouped(row for row in rows if row.accuracy and row.nfe)
+    groups = grouped(row for row in rows if row.accuracy and row.nfe and row.nfe.value)
     if not groups:
         raise UserError("no run to draw", "a run needs records with scores")
     from matplotlib import style
@@ -83,8 +83,6 @@ def _point(row: Row) -> tuple[float, float, float, float]:
 
 def _curve(axes: Axes, name: str, rows: Sequence[Row], i: int) -> None:
     """The i-th line, with its rows' numbers above the points or, every other line, below them."""
-    from matplotlib.patheffects import withStroke
-
     color, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
     x, y, down, up = zip(*sorted(map(_point, rows)), strict=True)
     line = axes.errorbar(x, y, (down, up), label=name, color=color, linewidth=1.3, elinewidth=0.7)
@@ -97,6 +95,6 @@ def _curve(axes: Axes, name: str, rows: Sequence[Row], i: int) -> None:
             textcoords="offset points",
             fontsize=6.5,
             color=color,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": "#ffffffb0", "edgecolor": "none"},
             zorder=5,
         )

@@ -116,7 +116,7 @@ def progress(step: Step, choice: Choice) -> tuple[Tensor, Tensor]:
         found = list(choice.commit.shape) if isinstance(choice, Choice) else type(choice).__name__
         raise UserError(
             f"the sampler returned {found}",
-            f"it returns a Choice whose commit is bool {list(step.eligible.shape)}, as step.eligible",
+            f"it returns a Choice, its commit shaped {list(step.eligible.shape)} as step.eligible",
         )
     commit = choice.commit & step.eligible
     forced = ~commit.any(1) & (step.quota > 0)

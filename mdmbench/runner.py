@@ -45,6 +45,11 @@ class Job:
     sampler: Sampler
     decoding: Decoding
 
+    def missing(self, run: Run) -> list[Example]:
+        """The examples that `run` has no record of."""
+        known = {record.id for record in run.records()}
+        return [e for e in self.examples if e.id not in known]
+
     def decode(self, examples: Sequence[Example], batch_size: int) -> Iterator[Record]:
         """A record for each example, in the order in which they finish."""
         symbols = Symbols(self.model.symbols)
@@ -101,23 +106,21 @@ class Runner:
         self._examples: dict[str, Sequence[Example]] = {}
 
     def run(self, specs: Sequence[RunSpec]) -> list[Run]:
-        """The runs of these settings, complete. Nothing runs before all of them have been checked."""
+        """The runs of these settings, complete; all are checked before the first one starts."""
         return [self.complete(job) for job in [self.prepare(spec) for spec in specs]]
 
     def complete(self, job: Job) -> Run:
         """The run of a job; records that are on disk are not made again."""
         run = Run.create(self.out, job.label, job.stored)
-        known = {record.id for record in run.records()}
-        todo = [e for e in job.examples if e.id not in known]
-        done, total = len(job.examples) - len(todo), len(job.examples)
-        self.observer(job.label, done, total)
-        if todo:
-            with (
-                run.writing(environment.describe(self.device)) as append,
-                closing(_flushing(job.decode(todo, self.batch_size), append)) as flushed,
-            ):
-                for count in flushed:
-                    self.observer(job.label, done + count, total)
+        total = len(job.examples)
+        if job.missing(run):
+            with run.writing(environment.describe(self.device)) as append:
+                # Asked again now that nobody else can add to the run.
+                todo = job.missing(run)
+                with closing(_flushing(job.decode(todo, self.batch_size), append)) as flushed:
+                    for count in flushed:
+                        self.observer(job.label, total - len(todo) + count, total)
+        self.observer(job.label, total, total)
         return run
 
     def examples(self, spec: RunSpec, task: Task) -> Sequence[Example]:

@@ -26,7 +26,7 @@ RULE = ("schedule", "steps", "scores")
 
 LEGEND = (
     "[low, high] is the 95 % interval. Speed-up: the baseline's mean / the row's, on the examples "
-    "both have (seconds: decoded at the same batch size). Baselines stand above the line; a row's "
+    "both have (seconds: decoded at the same batch size). Baselines come first, dimmed; a row's "
     "own is the one with its proxy, if there is one."
 )
 
@@ -415,5 +415,5 @@ def _rich(group: Sequence[Row], count: int, wide: bool) -> Table:
 
 
 def rich_table(rows: Sequence[Row]) -> _Fitting:
-    """For a rich console: a table a group, baselines above a line, and the legend."""
+    """For a rich console: a table a group, baselines first, and the legend."""
     return _Fitting(grouped(rows))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 from torch import Tensor
@@ -65,6 +65,7 @@ def test_the_order_of_coordinates_matters() -> None:
     st.integers(1, 4),
     st.integers(1, 4),
 )
+@settings(deadline=None)
 def test_a_value_depends_on_its_coordinates_alone(
     key: int, at: list[int], rows: int, width: int
 ) -> None:
@@ -91,6 +92,7 @@ def by_hand(key: int, *coordinates: int) -> float:
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.lists(st.integers(0, 2**62), min_size=1, max_size=4))
+@settings(deadline=None)
 def test_it_is_splitmix64_written_out(key: int, at: list[int]) -> None:
     assert noise.uniform(torch.tensor(key), *at).item() == by_hand(key, *at)
 

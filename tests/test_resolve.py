@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdmbench import bundled, resolve
@@ -212,6 +212,7 @@ def test_a_name_like_no_other_gets_the_list_alone() -> None:
         ("28-40", str, "28-40"),
         (30, str, "30"),
         ("none", str, "none"),
+        ("true", str, "true"),
     ],
 )
 def test_a_knob_is_read_as_its_type(value: Any, kind: Any, want: Any) -> None:
@@ -287,8 +288,8 @@ def test_runs_are_laid_over_the_settings_around_them() -> None:
 
 def test_a_setting_left_empty_is_its_default_and_an_empty_list_is_an_error() -> None:
     assert plan({"gamma": None, "seed": None, "knobs": None, "runs": None}) == [RunSpec()]
-    for settings in ({"gamma": []}, {"seed": []}, {"knobs": {"a": []}}):
-        assert " is an empty list\ngive it a value" in refusal(plan, settings)
+    for empty in ({"gamma": []}, {"seed": []}, {"knobs": {"a": []}}):
+        assert " is an empty list\ngive it a value" in refusal(plan, empty)
 
 
 def test_the_same_run_is_planned_once_and_in_the_first_place() -> None:
@@ -385,12 +386,14 @@ words = st.text("abcdefg(,)<>_", min_size=2, max_size=6)
 
 
 @given(st.lists(st.sampled_from("123456789#."), max_size=30))
+@settings(deadline=None)
 def test_letters_are_stored_together_and_come_back(answer: list[str]) -> None:
     assert join(answer) == "".join(answer)
     assert split(join(answer), "123456789#.") == answer
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_words_are_stored_apart_and_come_back(data: Any) -> None:
     """Whichever of the task's symbols the answer uses, words or letters among them."""
     symbols = [*data.draw(st.lists(words, min_size=1, max_size=5, unique=True)), ";", "#"]

@@ -70,6 +70,7 @@ def test_the_last_step_and_those_behind_it_ask_for_all_that_is_left(
 
 
 @given(masks, steps)
+@settings(deadline=None)
 def test_linear_is_lladas(n: int, steps: int) -> None:
     """get_num_transfer_tokens: n // S each, one more in the first n % S steps."""
     published = [n // steps + (i < n % steps) for i in range(steps)]
@@ -95,6 +96,7 @@ def dreams(n: int, steps: int, eps: float = 1e-3) -> list[int]:
 
 
 @given(masks, steps)
+@settings(deadline=None)
 def test_dream_is_dreams(n: int, steps: int) -> None:
     found = counts("dream", n, steps)
     assert found == dreams(n, steps)[: len(found)]
@@ -117,6 +119,7 @@ def test_eps_is_where_dreams_time_ends() -> None:
 
 
 @given(masks, steps)
+@settings(deadline=None)
 def test_cosine_leaves_the_masks_of_maskgit(n: int, steps: int) -> None:
     """floor(n cos(pi/2 j/S)) masks behind step j, one fewer than before at least."""
     left = n
@@ -144,6 +147,7 @@ def test_ancestral_reveals_each_mask_with_dreams_probability() -> None:
 
 
 @given(masks, steps, st.integers(0, 60), st.integers(0, 40), st.integers(0, 999))
+@settings(deadline=None)
 def test_ancestral_never_asks_for_more_than_is_left(
     n: int, steps: int, done: int, left: int, seed: int
 ) -> None:

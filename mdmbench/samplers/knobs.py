@@ -1,6 +1,5 @@
 """Checks of a sampler's knobs, made when it is built."""
 
-from math import isnan
 from typing import Any, get_args
 
 from mdmbench.errors import UserError, unknown
@@ -9,11 +8,6 @@ from mdmbench.errors import UserError, unknown
 def at_least(name: str, value: float | None, low: float) -> None:
     if value is not None and not value >= low:
         raise UserError(f"{name} is {value}", f"it must be at least {low}")
-
-
-def within(name: str, value: float, low: float, high: float) -> None:
-    if isnan(value) or not low <= value <= high:
-        raise UserError(f"{name} is {value}", f"it lies between {low} and {high}")
 
 
 def one_of(name: str, value: str, literal: Any) -> None:
