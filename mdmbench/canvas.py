@@ -39,11 +39,6 @@ def join(answer: Sequence[str]) -> str:
     return ("" if all(len(s) == 1 for s in answer) else " ").join(answer)
 
 
-def split(text: str, symbols: Iterable[str]) -> list[str]:
-    """The inverse of `join`, given the task's symbols."""
-    return text.split() if any(s in text.split() for s in symbols if len(s) > 1) else list(text)
-
-
 def first_end(eos_ids: Sequence[int]) -> Stop | None:
     """Finds the end of an answer behind its first EOS token; None for a model without one."""
     if not eos_ids:

@@ -153,7 +153,7 @@ def test_tables_can_be_made_again_in_every_format(tmp_path: Path) -> None:
 
 def test_list_names_what_there_is(tmp_path: Path) -> None:
     result = mdmbench("list", "--out", tmp_path)
-    for name in ("eb", "gamma=0.1", "dream-entropy", "sudoku", "maze", "puzzles"):
+    for name in ("eb", "gamma=0.1", "dream-entropy", "sudoku", "maze", "ci"):
         assert name in result.stdout
 
 
@@ -204,7 +204,7 @@ def test_every_bundled_recipe_is_a_plan(path: Path) -> None:
         (["--device", "gpu"], "device 'gpu' cannot be used"),
         (["--task", "maze", "--model", "sudoku"], "cannot hold task maze"),
         (["-T", "side=4"], "the canvas has 16 positions, the model is made for 81"),
-        (["--config", "puzles"], "did you mean 'puzzles'?"),
+        (["--config", "sudoko"], "did you mean 'sudoku'?"),
         (["-T", "data=nowhere.csv"], "cannot read nowhere.csv"),
         (["--sampler", "nowhere.py:Mine"], "no file 'nowhere.py'"),
     ],

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mdmbench import bundled, resolve
 from mdmbench.base import NEVER, Canvas, Decoded, Example, Seconds
-from mdmbench.canvas import Symbols, counts, first_end, join, split
+from mdmbench.canvas import Symbols, counts, first_end, join
 from mdmbench.errors import UserError, unknown
 from mdmbench.samplers import SAMPLERS
 from mdmbench.samplers.budget import EB
@@ -382,23 +380,10 @@ def test_every_bundled_recipe_is_a_plan_of_samplers_that_exist() -> None:
 # Symbols
 
 
-words = st.text("abcdefg(,)<>_", min_size=2, max_size=6)
-
-
-@given(st.lists(st.sampled_from("123456789#."), max_size=30))
-@settings(deadline=None)
-def test_letters_are_stored_together_and_come_back(answer: list[str]) -> None:
-    assert join(answer) == "".join(answer)
-    assert split(join(answer), "123456789#.") == answer
-
-
-@given(st.data())
-@settings(deadline=None)
-def test_words_are_stored_apart_and_come_back(data: Any) -> None:
-    """Whichever of the task's symbols the answer uses, words or letters among them."""
-    symbols = [*data.draw(st.lists(words, min_size=1, max_size=5, unique=True)), ";", "#"]
-    answer = data.draw(st.lists(st.sampled_from(symbols), max_size=12))
-    assert split(join(answer), symbols) == answer
+def test_an_answer_is_stored_so_that_a_person_can_read_it() -> None:
+    assert join(["5", "3", "."]) == "53."
+    assert join(["(0,1)", ";", "<PATH_END>"]) == "(0,1) ; <PATH_END>"
+    assert join([]) == ""
 
 
 def test_symbols_become_tokens_and_tokens_symbols() -> None:

@@ -29,6 +29,7 @@ def test_wilson_agrees_with_newcombe_1998(successes: int, n: int, low: float, hi
 def test_the_mean_of_zeros_and_ones_is_a_proportion() -> None:
     assert mean([1, 0, 0, 0] * 5) == wilson(5, 20)
     assert mean([1, 1, 1]).low < 0.5
+    assert mean([1, 0, 0.5]) == resampled([1, 0, 0.5])
 
 
 def test_counts_that_all_happen_to_be_one_are_no_proportion() -> None:
@@ -83,6 +84,13 @@ def test_the_value_lies_in_its_interval(values: list[float], data: st.DataObject
     same_size = st.lists(st.floats(0.1, 100), min_size=len(values), max_size=len(values))
     for found in (resampled(values), ratio(values, data.draw(same_size))):
         assert found and found.low <= found.value <= found.high
+
+
+def test_rounding_does_not_put_the_value_outside() -> None:
+    below = [0.6, 0.1, 0.7, 0.9, 0.3, 0.3, 0.3]
+    found = ratio([0.79 * x for x in below], below)
+    assert found and found.low <= found.value <= found.high
+    assert found == pytest.approx(Interval(0.79, 0.79, 0.79))
 
 
 def test_nothing_depends_on_chance() -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -122,10 +123,14 @@ def test_speed_ups_are_paired_by_id(tmp_path: Path) -> None:
     assert row.n == 3
 
 
-def test_seconds_are_compared_at_the_same_batch_size_only(tmp_path: Path) -> None:
+def test_seconds_are_compared_where_both_were_timed_at_one_batch_size(tmp_path: Path) -> None:
+    """Top-1's a was decoded alone, and eb's c was not timed: only b is left."""
+    half = [("a", 0.1), ("b", 0.05), ("c", 0.0)]
     runs = [
-        write(tmp_path, "topk", TOP1, [record("a", 30, batch_size=1), record("b", 30)]),
-        write(tmp_path, "eb", EB, [record("a", 10), record("b", 10, seconds=Seconds(model=0.05))]),
+        write(
+            tmp_path, "topk", TOP1, [record(id, 30, batch_size=1 + 3 * (id > "a")) for id in "abc"]
+        ),
+        write(tmp_path, "eb", EB, [record(id, 10, seconds=Seconds(t)) for id, t in half]),
         write(tmp_path, "random", {"k": 2}, [record("a", 10), record("b", 10, batch_size=64)]),
     ]
     rows = table.rows(runs)
@@ -190,6 +195,12 @@ def test_an_infinite_knob_is_a_string_in_json(tmp_path: Path) -> None:
     assert table.document(table.rows([run]))["rows"][0]["knobs"] == {"gamma": "inf"}
 
 
+def test_one_call_for_each_example_is_no_proportion(tmp_path: Path) -> None:
+    (row,) = table.rows([write(tmp_path, "eb", EB, [record("a", 1), record("b", 1)])])
+    assert row.nfe == Interval(1, 1, 1)
+    assert row.accuracy and row.accuracy.low < 0.5
+
+
 def baselines(runs: list[Run]) -> dict[str, float | None]:
     """The NFE of each row's baseline, by label: every row takes 1 call an example."""
     rows = table.rows(runs)
@@ -222,6 +233,12 @@ def test_a_rows_baseline_is_top_1_by_its_own_proxy(tmp_path: Path) -> None:
     )
     marked = {table.label(row) for row in table.rows(runs) if row.baseline}
     assert marked == {"topk k=1 margin", "topk k=1 confidence", "topk k=1 entropy"}
+
+
+def test_every_top_1_is_its_own_baseline(tmp_path: Path) -> None:
+    runs = [write(tmp_path, "topk", TOP1, [record("a", 9)], scores=s) for s in ("raw", "filtered")]
+    rows = table.rows(runs)
+    assert [row.baseline for row in rows] == [True, True]
 
 
 def test_any_top_1_will_do_where_the_proxys_own_is_missing(tmp_path: Path) -> None:
@@ -272,11 +289,13 @@ def test_a_samplers_own_file_does_not_part_it_from_its_baseline(tmp_path: Path) 
         write(tmp_path, "topk", TOP1, [record("a", 40)]),
     ]
     assert only(table.rows(alone), "my.py:Mine").speedup["nfe"] is not None
+    other = {"files": {"my.py": "34"}}
     shared = [
         write(tmp_path, "my.py:Mine", {}, [record("a", 1)], mine, **both),
-        write(tmp_path, "topk", TOP1, [record("a", 40)], mine, **both),
-        write(tmp_path, "topk", TOP1, [record("a", 50)], {"files": {"my.py": "34"}}, **both),
+        write(tmp_path, "topk", TOP1, [record("a", 50)], other, **both),
     ]
+    assert baselines(shared)["Mine"] is None
+    shared.append(write(tmp_path, "topk", TOP1, [record("a", 40)], mine, **both))
     assert baselines(shared)["Mine"] == 40
 
 
@@ -289,12 +308,12 @@ def test_a_chosen_baseline_takes_the_place_of_top_1(pair: list[Run]) -> None:
 def test_rows_stand_in_one_order_with_numbers_as_numbers(tmp_path: Path) -> None:
     one = [record("a", 5)]
     runs = [
-        *(write(tmp_path, "eb", {**EB, "gamma": g}, one) for g in (10.0, 9.0, 0.5, math.inf)),
-        write(tmp_path, "eb", {**EB, "proxy": "confidence"}, one),
+        *(write(tmp_path, "eb", {**EB, "gamma": g}, one) for g in (10.0, 9.0, 0.1, math.inf)),
+        write(tmp_path, "eb", {"gamma": 0.3, "proxy": "confidence"}, one),
         *(write(tmp_path, "topk", {**TOP1, "k": k}, one) for k in (16, 2, 1)),
         write(tmp_path, "eb", EB, one, model="another"),
     ]
-    wanted = ["another eb 0.1", "tiny topk 1", "tiny eb 0.1", "tiny eb 0.5", "tiny eb 9.0"]
+    wanted = ["another eb 0.1", "tiny topk 1", "tiny eb 0.3", "tiny eb 0.1", "tiny eb 9.0"]
     wanted += ["tiny eb 10.0", "tiny eb inf", "tiny topk 2", "tiny topk 16"]
     for seed in range(5):
         random.Random(seed).shuffle(runs)
@@ -501,6 +520,7 @@ def test_a_figure_is_the_same_to_the_byte(pair: list[Run], tmp_path: Path, kind:
     for file in files:
         figure.pareto(table.rows(pair), file)
     assert files[0].read_bytes() == files[1].read_bytes()
+    assert not re.search(rb"CreationDate|dc:date", files[0].read_bytes())
 
 
 def test_a_figure_names_rules_and_points(pair: list[Run], tmp_path: Path) -> None:
