@@ -114,6 +114,10 @@ Sampler = Callable[["Step"], Choice]
 """A rule. Pure: it never calls the model, prints, times, or writes the canvas."""
 
 
+Observer = Callable[[str, int, int], None]
+"""Is told what is under way, how much of it is done, and how much there is."""
+
+
 class Forward(Protocol):
     """One call of the model. Caches, if any, live and die with the Forward."""
 

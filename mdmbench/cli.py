@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +17,8 @@ from typer.core import TyperGroup
 from mdmbench.errors import UserError
 
 if TYPE_CHECKING:
-    from mdmbench.runner import Observer
-    from mdmbench.table import Row
+    from mdmbench.base import Observer
+    from mdmbench.rows import Row
 
 
 class Guarded(TyperGroup):
@@ -26,12 +27,18 @@ class Guarded(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         # Threads that spin while they wait slow a busy machine down tenfold. Read when torch loads.
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             return super().invoke(ctx)
         except UserError as error:
             typer.echo(f"error: {error.message}", err=True)
             if error.hint:
                 typer.echo(f"  {error.hint}", err=True)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted; the same command takes up where it stopped", err=True)
@@ -125,7 +132,7 @@ def run(
     ] = False,
 ) -> None:
     """Decode a task's examples with one sampler or several, and compare them with top-1."""
-    from mdmbench import bundled, models, runner, spec, table
+    from mdmbench import bundled, job, models, rows, runner, spec, store
 
     settings = {
         "model": model,
@@ -151,20 +158,21 @@ def run(
     }
     given = {name: value for name, value in settings.items() if value not in (None, {})}
     written = spec.recipe(bundled.config(config)) if config else {}
-    limit = limit or written.pop("limit", None)
-    specs = spec.plan({**written, **given})
+    usual = written.pop("limit", None)
+    specs = spec.plan(written, given)
     if baseline:
-        specs = spec.distinct([*map(runner.baseline, specs), *specs])
+        specs = spec.distinct([*map(job.baseline, specs), *specs])
     with progress() as observer:
         bench = runner.Runner(
             out,
-            limit=limit,
+            limit=limit or usual,
             batch_size=batch_size,
             device=models.device(device),
             observer=observer,
         )
-        rows = table.rows(bench.run(specs))
-    show(rows, Format.json if json else Format.rich)
+        done = bench.run(specs)
+    found = rows.rows([store.Run(path) for path in done], done)
+    show(found, Format.json if json else Format.rich)
 
 
 @app.command("table")
@@ -178,14 +186,14 @@ def table_(
 ) -> None:
     """Print the runs as one table: a row a setting, speed-ups against top-1."""
     from mdmbench import figure as drawing
-    from mdmbench import store, table
+    from mdmbench import rows, store
 
-    rows = table.rows(store.runs(runs))
-    if not rows:
+    found = rows.rows(store.runs(runs))
+    if not found:
         raise UserError(f"no records in {', '.join(map(str, runs))}", "run something first")
     if figure:
-        drawing.pareto(rows, figure)
-    show(rows, Format.json if json else format)
+        drawing.pareto(found, figure)
+    show(found, Format.json if json else format)
 
 
 @app.command("list")
@@ -209,7 +217,7 @@ def train(
         typer.Option("-E", metavar="NAME=VALUE", help="A task knob of the held-out examples only."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 10_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples a step.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=8, help="Examples a step.")] = 64,
     puzzles: Annotated[
         int, typer.Option(min=0, help="Examples to draw from; 0: fresh ones at every step.")
     ] = 0,
@@ -226,7 +234,7 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 250,
     seed: Annotated[int, typer.Option(help="Of weights, examples and masks.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: as torch decides.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch decides.")] = 0,
 ) -> None:
     """Train a puzzle model by masked diffusion; the same command takes up where it stopped."""
     from mdmbench import training

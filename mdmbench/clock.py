@@ -16,7 +16,7 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self.total = Seconds()
         """Seconds that a row would have spent that was in every step so far."""
 
@@ -26,9 +26,9 @@ class Clock:
 
     def mark(self) -> None:
         """Call before the model, after it, and after the sampler."""
-        if self._cuda:
+        if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
             self._marks.append(event)
         else:
             self._marks.append(perf_counter())
@@ -36,7 +36,7 @@ class Clock:
     def end(self, rows: int) -> None:
         wall = perf_counter() - self._start
         before, between, after = self._marks
-        if self._cuda:
+        if self._device.type == "cuda":
             model = before.elapsed_time(between) / 1e3
             sampler = between.elapsed_time(after) / 1e3
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdmbench.errors import UserError
-from mdmbench.table import Row, grouped, parts, rule, title
+from mdmbench.rows import Row, grouped, parts, rule, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

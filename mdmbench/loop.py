@@ -4,6 +4,8 @@ Examples live in slots. One that is done leaves at once and the next one takes i
 example never waits for its batch mates, and what it yields does not depend on them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -18,6 +20,8 @@ from mdmbench.clock import Clock
 from mdmbench.errors import UserError
 from mdmbench.schedule import Schedule
 from mdmbench.step import Draw, Step
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 Stop = Callable[[Sequence[int]], int | None]
 """From the answer's tokens up to the first mask to the answer's length, None while it is open."""
@@ -80,11 +84,13 @@ def decode(
         rows = len(slots.held)
         _advance(forward, sampler, slots, clock)
         slots.look()
+        done = slots.release()
         clock.end(rows)
-        yield from slots.release(clock.total)
+        for finished in done:
+            yield slots.decoded(finished, clock.total)
 
 
-def _advance(forward: Forward, sampler: Sampler, slots: "Slots", clock: Clock) -> None:
+def _advance(forward: Forward, sampler: Sampler, slots: Slots, clock: Clock) -> None:
     """One forward and one choice for every row."""
     rows, decoding = slots.rows, slots.decoding
     positions, eligible = slots.window()
@@ -93,7 +99,7 @@ def _advance(forward: Forward, sampler: Sampler, slots: "Slots", clock: Clock) -
     clock.mark()
     step = Step(
         logits,
-        rows.tokens,
+        rows.tokens.clone(),
         positions,
         eligible,
         index=rows.index,
@@ -103,7 +109,7 @@ def _advance(forward: Forward, sampler: Sampler, slots: "Slots", clock: Clock) -
         draw=decoding.draw,
         schedule=decoding.schedule,
     )
-    choice = sampler(step)
+    choice = checked(sampler(step), step, slots.model)
     commit, forced = progress(step, choice)
     clock.mark()
     tokens = step.proposal if choice.tokens is None else choice.tokens
@@ -112,16 +118,33 @@ def _advance(forward: Forward, sampler: Sampler, slots: "Slots", clock: Clock) -
 
 def progress(step: Step, choice: Choice) -> tuple[Tensor, Tensor]:
     """What is committed, bool [B, W], and the rows in which the loop had to force it, bool [B]."""
-    if not isinstance(choice, Choice) or choice.commit.shape != step.eligible.shape:
-        found = list(choice.commit.shape) if isinstance(choice, Choice) else type(choice).__name__
-        raise UserError(
-            f"the sampler returned {found}",
-            f"it returns a Choice, its commit shaped {list(step.eligible.shape)} as step.eligible",
-        )
     commit = choice.commit & step.eligible
     forced = ~commit.any(1) & (step.quota > 0)
     order = step.confidence if choice.order is None else choice.order
     return commit | (step.top(order, 1) & forced[:, None]), forced
+
+
+def checked(choice: Choice, step: Step, model: Model) -> Choice:
+    """The choice, if it is one; a rule of the user's own may return anything."""
+    if not isinstance(choice, Choice):
+        raise UserError(f"the sampler returned {type(choice).__name__}", "it returns a Choice")
+    wanted = {"commit": (torch.bool,), "tokens": (torch.int64,), "order": FLOATS}
+    for name, dtypes in wanted.items():
+        value = getattr(choice, name)
+        if value is None and name != "commit":
+            continue
+        shape = list(step.eligible.shape)
+        if not isinstance(value, Tensor) or list(value.shape) != shape or value.dtype not in dtypes:
+            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else value
+            raise UserError(
+                f"the sampler's Choice has {name} = {found}", f"it takes {dtypes[0]} {shape}"
+            )
+    if choice.tokens is not None:
+        written = choice.tokens[choice.commit & step.eligible]
+        bad = (written < 0) | (written >= model.vocab_size) | (written == model.mask_id)
+        if bad.any():
+            raise UserError(f"the sampler writes token {int(written[bad][0])}", "that is no token")
+    return choice
 
 
 @dataclass
@@ -144,10 +167,10 @@ class Rows:
     forced: Tensor
     bound: Tensor
 
-    def select(self, rows: list[int]) -> "Rows":
+    def select(self, rows: list[int]) -> Rows:
         return Rows(*(getattr(self, f.name)[rows] for f in fields(self)))
 
-    def joined(self, others: "Rows", pad: int) -> "Rows":
+    def joined(self, others: Rows, pad: int) -> Rows:
         """Both, as wide as the longest canvas, the shorter ones filled with the token `pad`."""
         width = max(self.tokens.shape[1], others.tokens.shape[1])
 
@@ -169,6 +192,18 @@ class Held:
     entered: Seconds
     waiting: int
     end: int | None = None
+
+
+@dataclass
+class Done:
+    """What a row held when it left; lists are as wide as the batch was."""
+
+    held: Held
+    tokens: list[int]
+    committed_at: list[int]
+    nfe: int
+    forced: int
+    bound: float
 
 
 class Slots:
@@ -262,7 +297,7 @@ class Slots:
         """Turns to the coming step's block, and reads what is left of each row."""
         rows = self.rows
         masked = rows.tokens == self.model.mask_id
-        # Rows without a mask keep their block; they leave before the coming step.
+        # A row without a mask gets a block that does not exist; it leaves before the coming step.
         last = torch.iinfo(torch.int64).max
         block = torch.where(masked, rows.block_of, last).amin(1)
         rows.eligible = masked & (rows.block_of == block[:, None])
@@ -290,44 +325,34 @@ class Slots:
         length = self.decoding.stop(prefix)
         return None if length is None else canvas.start + length
 
-    def release(self, now: Seconds) -> Iterator[Decoded]:
-        """Frees the slots of the rows that are done; `now` is the clock's total."""
+    def release(self) -> list[Done]:
+        """Frees the slots of the rows that are done, and gives what they held."""
         done = [i for i, h in enumerate(self.held) if not h.waiting]
         if not done:
-            return
-        leaving, left = self.rows.select(done), [self.held[i] for i in done]
+            return []
         stay = [i for i, h in enumerate(self.held) if h.waiting]
+        gone, left = self.rows.select(done), [self.held[i] for i in done]
         self.rows, self.held = self.rows.select(stay), [self.held[i] for i in stay]
-        columns = (leaving.tokens, leaving.committed_at, leaving.index, leaving.forced)
-        for held, tokens, at, nfe, forced, bound in zip(
-            left, *(c.tolist() for c in columns), leaving.bound.tolist(), strict=True
-        ):
-            yield self._decoded(held, tokens, at, nfe, forced, bound, now)
+        columns = (gone.tokens, gone.committed_at, gone.index, gone.forced, gone.bound)
+        return [Done(*parts) for parts in zip(left, *(c.tolist() for c in columns), strict=True)]
 
-    def _decoded(
-        self,
-        held: Held,
-        tokens: list[int],
-        at: list[int],
-        nfe: int,
-        forced: int,
-        bound: float,
-        now: Seconds,
-    ) -> Decoded:
-        length, start = len(held.canvas.tokens), held.canvas.start
-        tokens, at = tokens[:length], at[:length]
-        end = self._end(held.canvas, tokens)
+    def decoded(self, done: Done, now: Seconds) -> Decoded:
+        """What is said of a row that has left; `now` is the clock's total when it did."""
+        canvas = done.held.canvas
+        length = len(canvas.tokens)
+        tokens, at = done.tokens[:length], done.committed_at[:length]
+        end = self._end(canvas, tokens)
         if end is not None:
             tokens = [tokens[end - 1] if t == self.model.mask_id else t for t in tokens]
         return Decoded(
-            id=held.canvas.id,
+            id=canvas.id,
             tokens=tuple(tokens),
             committed_at=tuple(at),
-            nfe=nfe,
-            nfe_until=None if end is None else max(at[start:end], default=NEVER) + 1,
+            nfe=done.nfe,
+            nfe_until=None if end is None else max(at[canvas.start : end], default=NEVER) + 1,
             end=end,
-            forward_tokens=nfe * length,
-            forced=forced,
-            bound_spent=bound,
-            seconds=now - held.entered,
+            forward_tokens=done.nfe * length,
+            forced=done.forced,
+            bound_spent=done.bound,
+            seconds=now - done.held.entered,
         )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from mdmbench import bundled
-from mdmbench.base import Sampler, Task
+from mdmbench.base import Choice, Sampler, Task
 from mdmbench.errors import UserError, unknown
 from mdmbench.samplers import SAMPLERS
 from mdmbench.samplers.presets import PRESETS
+from mdmbench.step import Step
 
 
 def sampler(name: str, knobs: Mapping[str, Any]) -> Sampler:
@@ -45,7 +48,41 @@ def task_class(name: str) -> Callable[..., Any]:
     known = bundled.tasks()
     if name not in known:
         raise unknown("task", name, [*known, "FILE.py:NAME"])
-    return from_file("task", f"{known[name]}:{name.title()}")
+    return from_file("task", f"{known[name]}:TASK")
+
+
+def source(what: str, name: str) -> Path | None:
+    """The file that defines a task or a sampler; None for a rule of the package."""
+    if ":" in name:
+        return Path(name.rpartition(":")[0])
+    return bundled.tasks().get(name) if what == "task" else None
+
+
+@contextmanager
+def blaming(what: str, name: str) -> Iterator[None]:
+    """Turns an exception of the user's own code into one message that names the line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if ":" not in name:
+            raise
+        file = Path(name.rpartition(":")[0]).resolve()
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise UserError(f"{what} {name} failed{where}: {type(error).__name__}: {error}") from error
+
+
+def blamed(what: str, name: str, rule: Sampler) -> Sampler:
+    """A rule whose exceptions are its author's."""
+
+    def call(step: Step) -> Choice:
+        with blaming(what, name):
+            return rule(step)
+
+    return call
 
 
 def from_file(what: str, name: str) -> Callable[..., Any]:
@@ -63,7 +100,7 @@ def from_file(what: str, name: str) -> Callable[..., Any]:
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"importing {path} failed: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if not callable(found):
@@ -89,9 +126,10 @@ def build(what: str, name: str, made_by: Callable[..., Any], knobs: Mapping[str,
     for f in fields(made_by):
         if f.name not in knobs and f.default is MISSING and f.default_factory is MISSING:
             raise UserError(f"{what} {name} needs its knob {f.name}", "it has no default")
-    types_of = get_type_hints(made_by)
     try:
-        return made_by(**{k: convert(k, v, types_of[k]) for k, v in knobs.items()})
+        with blaming(what, name):
+            types_of = get_type_hints(made_by)
+            return made_by(**{k: convert(k, v, types_of[k]) for k, v in knobs.items()})
     except UserError as error:
         raise UserError(f"{what} {name}: {error.message}", error.hint) from None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from mdmbench.errors import UserError, unknown
 
@@ -29,23 +29,32 @@ class RunSpec(BaseModel):
     knobs: dict[str, Any] = Field(default_factory=dict)
     task_knobs: dict[str, Any] = Field(default_factory=dict)
     block_length: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=1_000_000)
     schedule: str | None = None
     temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1)
+    top_k: int | None = Field(None, ge=1, le=10_000_000)
     scores: Literal["raw", "filtered"] | None = None
     stop: Literal["full", "until"] = "full"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("temperature")
+    @classmethod
+    def _drawable(cls, value: float) -> float:
+        if 0 < value < 0.01:
+            raise ValueError("0 for the likeliest token, or at least 0.01")
+        return value
 
 
-def plan(settings: Mapping[str, Any]) -> list[RunSpec]:
-    """One spec for each combination of the values that are lists; `runs` holds further settings,
-    each laid over the others."""
-    outer = {key: value for key, value in settings.items() if key != "runs"}
-    inner = settings.get("runs") or [{}]
-    return distinct([spec for settings in inner for spec in _grid({**outer, **settings})])
+def plan(recipe: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> list[RunSpec]:
+    """One spec for each combination of the values that are lists.
+
+    The recipe's `runs` are each laid over its other settings, and the options over both.
+    """
+    outer = {key: value for key, value in recipe.items() if key != "runs"}
+    runs = recipe.get("runs") or [{}]
+    return distinct([s for run in runs for s in _grid({**outer, **run, **(options or {})})])
 
 
 def distinct(specs: Sequence[RunSpec]) -> list[RunSpec]:
@@ -93,6 +102,9 @@ def recipe(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no settings", "write one `name: value` a line")
+    limit = found.get("limit", 1)
+    if type(limit) is not int or limit < 1:
+        raise UserError(f"{path}: limit is {limit!r}", "it is a number of examples")
     runs = found.get("runs", [])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise UserError(f"{path}: runs is no list of settings", "write `runs:` and `- sampler: eb`")

@@ -14,10 +14,13 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from mdmbench.base import Seconds
 from mdmbench.errors import UserError
@@ -30,7 +33,10 @@ class Record:
     answer  the answer region's symbols, joined
     length  answer positions filled by the model up to the answer's end
     filled  answer positions filled by the model, the tail behind the end included
+    session which entry of env.json made it, from 0
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
     id: str
     answer: str
@@ -46,11 +52,12 @@ class Record:
     committed_at: list[int]
     batch_size: int
     seconds: Seconds
+    session: int = 0
 
-    @classmethod
-    def parse(cls, line: str) -> Record:
-        fields = json.loads(line)
-        return cls(**{**fields, "seconds": Seconds(**fields["seconds"])})
+
+@cache
+def _parser() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)
 
 
 def digest(spec: Mapping[str, Any]) -> str:
@@ -104,9 +111,24 @@ class Run:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield Record.parse(line.decode())
-                except (ValueError, TypeError, KeyError) as error:
-                    raise UserError(f"{path}, line {number} is no record: {error}") from None
+                    yield _parser().validate_json(line, strict=True)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    where = ".".join(map(str, first["loc"]))
+                    raise UserError(
+                        f"{path}, line {number} is no record: {where} {first['msg']}"
+                    ) from None
+
+    def environments(self) -> list[dict[str, Any]]:
+        """The entries of env.json: what `Record.session` counts."""
+        path = self.path / "env.json"
+        try:
+            found = json.loads(path.read_text()) if path.exists() else []
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read: {error}", "delete it") from None
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise UserError(f"{path} is no list of environments", "delete it")
+        return found
 
     @contextmanager
     def writing(self, environment: Mapping[str, Any]) -> Iterator[Append]:
@@ -124,14 +146,15 @@ class Run:
                 raise UserError(
                     f"another process is writing to {self.path}", "wait for it"
                 ) from None
-            self._note(environment)
+            session = self._session(environment)
             with _reporting(path):
                 file.truncate(_whole_lines(file))
                 file.seek(0, os.SEEK_END)
 
             def append(records: Iterable[Record]) -> None:
                 lines = "".join(
-                    json.dumps(asdict(r), separators=(",", ":")) + "\n" for r in records
+                    json.dumps(asdict(replace(r, session=session)), separators=(",", ":")) + "\n"
+                    for r in records
                 )
                 with _reporting(path):
                     file.write(lines.encode())
@@ -144,13 +167,14 @@ class Run:
             with suppress(OSError):
                 file.close()
 
-    def _note(self, environment: Mapping[str, Any]) -> None:
-        """Adds `environment` to env.json unless it is the last one there."""
-        path = self.path / "env.json"
-        with _reporting(path):
-            known = json.loads(path.read_text()) if path.exists() else []
-            if not known or known[-1] != environment:
-                _write(path, json.dumps([*known, environment], indent=1) + "\n")
+    def _session(self, environment: Mapping[str, Any]) -> int:
+        """Where `environment` stands in env.json; it is added if it is not there."""
+        known = self.environments()
+        if environment not in known:
+            with _reporting(self.path / "env.json"):
+                text = json.dumps([*known, environment], indent=1) + "\n"
+                _write(self.path / "env.json", text)
+        return known.index(dict(environment)) if environment in known else len(known)
 
 
 Append = Callable[[Iterable[Record]], None]

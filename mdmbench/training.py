@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import ClassVar, cast
 
 import torch
@@ -19,12 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdmbench import models, resolve
-from mdmbench.base import Example, Sampler, Trainable
+from mdmbench.base import Example, Observer, Sampler, Trainable
 from mdmbench.canvas import Symbols
 from mdmbench.errors import UserError
 from mdmbench.loop import decode
 from mdmbench.models.puzzle import PuzzleModel, PuzzleNet, PuzzleSpec, save
-from mdmbench.runner import Observer
 from mdmbench.samplers.budget import EB
 from mdmbench.samplers.ranked import TopK
 
@@ -59,13 +59,18 @@ class Recipe:
     held_out: int = 200
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < 1:
+            raise UserError(f"learning rate is {self.learning_rate}", "it lies between 0 and 1")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed is {self.seed}", "it lies between 0 and 2**31")
+
     def rate(self, step: int) -> float:
         """The learning rate of a step: warm-up, constant, and a straight fall to 0 at the end."""
         warm = min(1.0, (step + 1) / WARM_UP)
         return self.learning_rate * warm * min(1.0, (self.steps - step) / (0.3 * self.steps))
 
-    @property
-    def command(self) -> str:
+    def command(self, out: Path = Path("training")) -> str:
         """The command line that makes the model."""
         plain = {
             k: v for k, v in asdict(self).items() if not isinstance(v, dict) and k != "held_out"
@@ -73,7 +78,7 @@ class Recipe:
         words = [f"--{name.replace('_', '-')} {value}" for name, value in plain.items()]
         words += [f"-T {k}={v}" for k, v in self.task_knobs.items()]
         words += [f"-E {k}={v}" for k, v in self.test_knobs.items()]
-        return " ".join(["mdmbench train", *words, "--out training"])
+        return " ".join(["mdmbench train", *words, f"--out {out}"])
 
 
 class Batches:
@@ -131,16 +136,21 @@ class State:
         torch.save(kept, draft)
         draft.replace(path)
 
-    def load(self, path: Path, recipe: Recipe, device: torch.device) -> None:
-        kept = torch.load(path, map_location=device, weights_only=True)
-        before = Recipe(**kept["recipe"])
+    def load(self, path: Path, recipe: Recipe) -> None:
+        try:
+            # To the CPU: AdamW keeps its step counts where they are loaded.
+            kept = torch.load(path, map_location="cpu", weights_only=True)
+            before = Recipe(**kept["recipe"])
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path} cannot be read: {reason}", "delete it to begin anew") from None
         # Until the rate begins to fall, trainings of different lengths are the same one.
         shared = 0.7 * min(before.steps, recipe.steps)
         same = asdict(before) | {"steps": 0} == asdict(recipe) | {"steps": 0}
         if not same or (before.steps != recipe.steps and kept["step"] > shared):
             raise UserError(
-                f"{path.parent} holds a training with other settings: {before.command}",
-                "repeat that command, or choose another --out",
+                f"{path.parent} holds a training with other settings",
+                f"repeat {before.command(path.parent)}, or choose another --out",
             )
         self.net.load_state_dict(kept["net"])
         self.optimizer.load_state_dict(kept["optimizer"])
@@ -163,6 +173,8 @@ def train(
     device = models.device(device_name)
     task = trainable(recipe.task, recipe.task_knobs)
     test = trainable(recipe.task, {**recipe.task_knobs, **recipe.test_knobs})
+    if (test.symbols, test.layout()) != (task.symbols, task.layout()):
+        raise UserError("the held-out puzzles are of another shape", "-E may not set it")
     torch.manual_seed(recipe.seed)
     net = PuzzleNet(spec(recipe, task)).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
@@ -170,7 +182,9 @@ def train(
     checkpoint = out / "checkpoint.pt"
     out.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
-        state.load(checkpoint, recipe, device)
+        state.load(checkpoint, recipe)
+    elif any(out.iterdir()):
+        raise UserError(f"{out} holds other files", "train into an empty folder, or a training's")
     batches = Batches(recipe, task, Symbols(net.spec.symbols))
     began = time.monotonic() - state.seconds
     while state.step < recipe.steps:
@@ -199,8 +213,6 @@ def trainable(name: str, knobs: dict[str, str]) -> Trainable:
 
 
 def spec(recipe: Recipe, task: Trainable) -> PuzzleSpec:
-    if recipe.width % recipe.heads:
-        raise UserError(f"width {recipe.width} does not divide into {recipe.heads} heads")
     return PuzzleSpec(
         symbols=tuple(task.symbols),
         end_symbols=tuple(task.end_symbols),
@@ -272,7 +284,7 @@ def card(recipe: Recipe, state: State) -> str:
         f" diffusion on {data}, {state.step} steps of {recipe.batch_size}, in"
         f" {state.seconds / 60:.0f} minutes on {state.net.pairs.device.type}.",
         "",
-        f"    {recipe.command}",
+        f"    {recipe.command()}",
         "",
         f"On {recipe.held_out} held-out puzzles (the curve is in curve.csv):",
         "",

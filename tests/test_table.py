@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mdmbench import figure, table
+from mdmbench import figure, rows, table
 from mdmbench.base import Seconds
 from mdmbench.errors import UserError
+from mdmbench.rows import Row, grouped, label, title
+from mdmbench.rows import rows as make
 from mdmbench.spec import RunSpec
 from mdmbench.stats import Interval
 from mdmbench.store import Record, Run
-from mdmbench.table import Row
 
 GAMMA = "\N{GREEK SMALL LETTER GAMMA}"
 TIMES = Seconds(model=0.08, sampler=0.015, host=0.005)
@@ -32,7 +33,7 @@ EB = {"gamma": 0.1, "proxy": "entropy"}
 def record(id: str, nfe: int, solved: float = 1, **fields: Any) -> Record:
     defaults: dict[str, Any] = {
         "answer": "1",
-        "scores": {"solved": solved},
+        "scores": {"solved": float(solved)},
         "meta": {},
         "nfe_until": None,
         "length": 48,
@@ -53,13 +54,14 @@ def write(
     knobs: dict[str, Any],
     records: Iterable[Record],
     stored: dict[str, Any] | None = None,
+    device: str = "cpu",
     **settings: Any,
 ) -> Run:
     defaults = {"model": "tiny", "task": "sudoku", "task_knobs": {"side": 9}, "scores": "raw"}
     spec = RunSpec(**{**defaults, **settings, "sampler": sampler, "knobs": knobs})
     content = {"schema": 1, "task_version": "1", "headline": "solved", "model_digest": "ab"}
     run = Run.create(out, sampler, {**content, "settings": spec.model_dump(), **(stored or {})})
-    with run.writing({}) as append:
+    with run.writing({"device": device}) as append:
         append(records)
     return run
 
@@ -84,7 +86,7 @@ def only(rows: list[Row], sampler: str) -> Row:
 
 
 def test_a_row_holds_the_units_of_its_docstring(pair: list[Run]) -> None:
-    base, row = table.rows(pair)
+    base, row = make(pair)
     assert (base.baseline, row.baseline) == (True, False)
     assert row.n == 4
     assert row.accuracy and row.accuracy.value == 0.5
@@ -102,13 +104,13 @@ def test_a_row_holds_the_units_of_its_docstring(pair: list[Run]) -> None:
 
 def test_tpf_leaves_out_the_tail_and_tpf_tail_does_not(tmp_path: Path) -> None:
     run = write(tmp_path, "eb", EB, [record("a", 4, length=10, filled=64)])
-    (row,) = table.rows([run])
+    (row,) = make([run])
     assert (row.tpf, row.tpf_tail) == (2.5, 16)
 
 
 def test_an_answer_without_an_end_takes_all_its_forwards_until_then(tmp_path: Path) -> None:
     run = write(tmp_path, "eb", EB, [record("a", 9, nfe_until=3), record("b", 7)])
-    (row,) = table.rows([run])
+    (row,) = make([run])
     assert row.nfe_until and row.nfe_until.value == 5
 
 
@@ -118,7 +120,7 @@ def test_speed_ups_are_paired_by_id(tmp_path: Path) -> None:
         write(tmp_path, "topk", TOP1, [record("a", 999), record("c", 30), record("b", 20)]),
         write(tmp_path, "eb", EB, [record("b", 10), record("c", 15), record("d", 1)]),
     ]
-    row = only(table.rows(runs), "eb")
+    row = only(make(runs), "eb")
     assert row.speedup["nfe"] == Interval(2, 2, 2)
     assert row.n == 3
 
@@ -133,7 +135,7 @@ def test_seconds_are_compared_where_both_were_timed_at_one_batch_size(tmp_path: 
         write(tmp_path, "eb", EB, [record(id, 10, seconds=Seconds(t)) for id, t in half]),
         write(tmp_path, "random", {"k": 2}, [record("a", 10), record("b", 10, batch_size=64)]),
     ]
-    rows = table.rows(runs)
+    rows = make(runs)
     assert only(rows, "eb").speedup["seconds"] == pytest.approx(Interval(2, 2, 2))
     assert only(rows, "random").speedup["seconds"] is None
     assert only(rows, "random").speedup["nfe"] == Interval(3, 3, 3)
@@ -149,17 +151,17 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
         write(tmp_path, "eb", EB, [record("a", 0, filled=0, length=0, **unknown)]),
         write(tmp_path, "topk", TOP1, [record("a", 0, filled=0, length=0, **unknown)]),
     ]
-    text = table.as_json(table.rows(runs))
+    text = table.as_json(make(runs))
     row = json.loads(text, parse_constant=lambda name: pytest.fail(name))["rows"][1]
     assert row["seconds"] == dict.fromkeys(("decode", "model", "sampler", "host"))
     assert row["speedup"] == {"nfe": None, "seconds": None}
     assert row["scores"] == {"solved": None}
     assert [row[k] for k in ("tpf", "tpf_tail", "forced", "bound_spent", "nfe_until")] == [None] * 5
-    assert "nan" not in table.markdown(table.rows(runs))
+    assert "nan" not in table.markdown(make(runs))
 
 
 def test_the_json_document_has_exactly_these_keys(pair: list[Run]) -> None:
-    document = json.loads(table.as_json(table.rows(pair)))
+    document = json.loads(table.as_json(make(pair)))
     assert list(document) == ["schema", "rows"]
     assert document["schema"] == 1
     row = document["rows"][1]
@@ -192,19 +194,19 @@ def test_the_json_document_has_exactly_these_keys(pair: list[Run]) -> None:
 
 def test_an_infinite_knob_is_a_string_in_json(tmp_path: Path) -> None:
     run = write(tmp_path, "eb", {"gamma": math.inf}, [record("a", 1)])
-    assert table.document(table.rows([run]))["rows"][0]["knobs"] == {"gamma": "inf"}
+    assert table.document(make([run]))["rows"][0]["knobs"] == {"gamma": "inf"}
 
 
 def test_one_call_for_each_example_is_no_proportion(tmp_path: Path) -> None:
-    (row,) = table.rows([write(tmp_path, "eb", EB, [record("a", 1), record("b", 1)])])
+    (row,) = make([write(tmp_path, "eb", EB, [record("a", 1), record("b", 1)])])
     assert row.nfe == Interval(1, 1, 1)
     assert row.accuracy and row.accuracy.low < 0.5
 
 
 def baselines(runs: list[Run]) -> dict[str, float | None]:
     """The NFE of each row's baseline, by label: every row takes 1 call an example."""
-    rows = table.rows(runs)
-    ratios = {table.label(row): (row.speedup["nfe"], row.nfe) for row in rows}
+    rows = make(runs)
+    ratios = {label(row): (row.speedup["nfe"], row.nfe) for row in rows}
     return {k: a.value * b.value if a and b else None for k, (a, b) in ratios.items()}
 
 
@@ -231,14 +233,14 @@ def test_a_rows_baseline_is_top_1_by_its_own_proxy(tmp_path: Path) -> None:
             "llada 4 steps entropy linear": 40,
         }
     )
-    marked = {table.label(row) for row in table.rows(runs) if row.baseline}
+    marked = {label(row) for row in make(runs) if row.baseline}
     assert marked == {"topk k=1 margin", "topk k=1 confidence", "topk k=1 entropy"}
 
 
-def test_every_top_1_is_its_own_baseline(tmp_path: Path) -> None:
+def test_top_1_of_a_cut_distribution_is_no_baseline(tmp_path: Path) -> None:
     runs = [write(tmp_path, "topk", TOP1, [record("a", 9)], scores=s) for s in ("raw", "filtered")]
-    rows = table.rows(runs)
-    assert [row.baseline for row in rows] == [True, True]
+    found = {row.settings.get("scores"): row.baseline for row in make(runs)}
+    assert found == {None: True, "filtered": False}
 
 
 def test_any_top_1_will_do_where_the_proxys_own_is_missing(tmp_path: Path) -> None:
@@ -277,19 +279,19 @@ def test_runs_of_other_settings_are_not_compared(tmp_path: Path, other: dict[str
         write(tmp_path, "topk", TOP1, [record("a", 40)], **other),
         write(tmp_path, "eb", EB, [record("a", 1)]),
     ]
-    assert only(table.rows(runs), "eb").speedup["nfe"] is None
-    assert len(table.grouped(table.rows(runs))) == 2
+    assert only(make(runs), "eb").speedup["nfe"] is None
+    assert len(grouped(make(runs))) == 2
 
 
 def test_a_samplers_own_file_does_not_part_it_from_its_baseline(tmp_path: Path) -> None:
     """A task's does, wherever the sampler lies."""
-    mine, both = {"files": {"my.py": "12"}}, {"task": "my.py:Task"}
+    mine, both = {"files": {"task": "12", "sampler": "ab"}}, {"task": "my.py:Task"}
     alone = [
-        write(tmp_path, "my.py:Mine", {}, [record("a", 1)], mine),
+        write(tmp_path, "my.py:Mine", {}, [record("a", 1)], {"files": {"sampler": "ab"}}),
         write(tmp_path, "topk", TOP1, [record("a", 40)]),
     ]
-    assert only(table.rows(alone), "my.py:Mine").speedup["nfe"] is not None
-    other = {"files": {"my.py": "34"}}
+    assert only(make(alone), "my.py:Mine").speedup["nfe"] is not None
+    other = {"files": {"task": "34", "sampler": "ab"}}
     shared = [
         write(tmp_path, "my.py:Mine", {}, [record("a", 1)], mine, **both),
         write(tmp_path, "topk", TOP1, [record("a", 50)], other, **both),
@@ -299,10 +301,19 @@ def test_a_samplers_own_file_does_not_part_it_from_its_baseline(tmp_path: Path) 
     assert baselines(shared)["Mine"] == 40
 
 
-def test_a_chosen_baseline_takes_the_place_of_top_1(pair: list[Run]) -> None:
-    rows = table.rows(pair, baseline=lambda run, group: pair[0])
-    assert only(rows, "eb").baseline and not only(rows, "topk").baseline
-    assert only(rows, "topk").speedup["nfe"] == pytest.approx(Interval(9 / 48, 6 / 48, 12 / 48))
+def test_only_the_examples_asked_for_count(pair: list[Run]) -> None:
+    found = make(pair, {run.path: {"a", "c"} for run in pair})
+    assert [row.n for row in found] == [2, 2]
+    assert only(found, "eb").nfe == Interval(9, 6, 12)
+
+
+def test_seconds_of_two_machines_are_not_compared(tmp_path: Path) -> None:
+    runs = [
+        write(tmp_path, "topk", TOP1, [record("a", 9)], device="cpu"),
+        write(tmp_path, "eb", EB, [record("a", 3)], device="cuda"),
+    ]
+    row = only(make(runs), "eb")
+    assert row.speedup["nfe"] and row.speedup["seconds"] is None
 
 
 def test_rows_stand_in_one_order_with_numbers_as_numbers(tmp_path: Path) -> None:
@@ -317,7 +328,7 @@ def test_rows_stand_in_one_order_with_numbers_as_numbers(tmp_path: Path) -> None
     wanted += ["tiny eb 10.0", "tiny eb inf", "tiny topk 2", "tiny topk 16"]
     for seed in range(5):
         random.Random(seed).shuffle(runs)
-        rows = table.rows(runs)
+        rows = make(runs)
         found = [f"{r.model} {r.sampler} {next(iter(r.knobs.values()))}" for r in rows]
         assert found == wanted
 
@@ -325,7 +336,7 @@ def test_rows_stand_in_one_order_with_numbers_as_numbers(tmp_path: Path) -> None
 def test_the_order_of_records_changes_no_digit(tmp_path: Path) -> None:
     records = [record(f"{i}", 5 + i * i % 17, i * i % 7 / 7) for i in range(30)]
     there, back = (
-        table.rows([write(tmp_path / name, "eb", EB, order)])[0]
+        make([write(tmp_path / name, "eb", EB, order)])[0]
         for name, order in (("there", records), ("back", records[::-1]))
     )
     assert (there.nfe, there.scores) == (back.nfe, back.scores)
@@ -335,8 +346,8 @@ def test_runs_without_records_and_repeated_ones_make_no_row(
     pair: list[Run], tmp_path: Path
 ) -> None:
     empty = write(tmp_path, "random", {"k": 1}, [])
-    assert len(table.rows([*pair, empty, *pair])) == 2
-    assert table.rows([]) == []
+    assert len(make([*pair, empty, *pair])) == 2
+    assert make([]) == []
 
 
 @pytest.mark.parametrize(
@@ -388,8 +399,8 @@ def test_labels_are_short_and_say_what_differs(
     run = Run.create(tmp_path, "run", stored)
     with run.writing({}) as append:
         append([record("a", 1)])
-    (row,) = table.rows([run])
-    assert (table.label(row), table.rule(row)) == (label, rule)
+    (row,) = make([run])
+    assert (rows.label(row), rows.rule(row)) == (label, rule)
 
 
 def test_markdown(pair: list[Run]) -> None:
@@ -401,7 +412,7 @@ def test_markdown(pair: list[Run]) -> None:
 | topk k=1 entropy (baseline) | 75.0 [30.1, 95.4] | 48.0 | 1.0x | 1.0x | 1.00 | 0.1 | 80/15/5 | 3888 | 0.0 | 0.00 |
 | eb γ=0.1 entropy | 50.0 [15.0, 85.0] | 9.0 [6.0, 12.0] | 5.3x [4.0, 8.0] | 5.0x | 5.33 | 0.02 | 80/15/5 | 729 | 2.1 | 0.25 |
 """  # noqa: E501, RUF001
-    assert table.markdown(table.rows(pair)) == expected
+    assert table.markdown(make(pair)) == expected
 
 
 def test_latex(pair: list[Run]) -> None:
@@ -416,18 +427,18 @@ eb $\gamma$=0.1 entropy & 50.0 [15.0, 85.0] & 9.0 [6.0, 12.0] & 5.3x [4.0, 8.0] 
 \bottomrule
 \end{tabular}
 """  # noqa: E501
-    assert "\n" + table.latex(table.rows(pair)) == expected
+    assert "\n" + table.latex(make(pair)) == expected
 
 
 def test_latex_escapes_what_a_user_may_name(tmp_path: Path) -> None:
     run = write(tmp_path, "my_file.py:My_{rule}", {"a_b": "50%&#$~^\\"}, [record("a", 1)])
-    line = table.latex(table.rows([run])).splitlines()[5]
+    line = table.latex(make([run])).splitlines()[5]
     sampler = r"My\_\{rule\} 50\%\&\#\$\textasciitilde{}\textasciicircum{}\textbackslash{}"
     assert line.startswith(f"{sampler} & 100.0 ")
 
 
 def test_csv_has_a_column_for_each_number(pair: list[Run]) -> None:
-    text = table.csv(table.rows(pair))
+    text = table.csv(make(pair))
     assert text.splitlines()[0] == (
         "model,task,task_knobs.side,sampler,knobs.k,knobs.proxy,knobs.alg_temp,"
         "knobs.gamma,n,scores.solved.value,scores.solved.low,scores.solved.high,nfe.value,"
@@ -464,7 +475,7 @@ tiny · sudoku · n=4 · side=9
 [low, high] is the 95 % interval. Speed-up: the baseline's mean / the row's, on the examples both have (seconds: decoded at the same batch size).
 Baselines come first, dimmed; a row's own is the one with its proxy, if there is one.
 """  # noqa: E501, RUF001
-    assert printed(table.rows(pair), 150) == expected.splitlines()
+    assert printed(make(pair), 150) == expected.splitlines()
 
 
 def test_a_narrow_terminal_shows_what_fits_and_says_what_does_not(pair: list[Run]) -> None:
@@ -486,14 +497,14 @@ first, dimmed; a row's own is the one with its proxy, if there is one. Not
 shown, for want of room: model/sampler/host %, forward tokens, forced %, bound
 nats.
 """  # noqa: RUF001
-    assert printed(table.rows(pair), 80) == expected.splitlines()
+    assert printed(make(pair), 80) == expected.splitlines()
 
 
 @pytest.mark.parametrize("width", [50, 80, 100, 120, 200])
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(
     pair: list[Run], width: int
 ) -> None:
-    lines = printed(table.rows(pair), width)
+    lines = printed(make(pair), width)
     assert max(map(len, lines)) <= width
     text = " ".join(lines)
     assert all(word in text for word in ("entropy", "solved", "48.0", "5.3x", "[15.0, 85.0]"))
@@ -503,13 +514,13 @@ def test_each_group_has_its_own_table_under_its_title(tmp_path: Path) -> None:
     one, two = [record("a", 5)], [record("a", 5), record("b", 5)]
     runs = [write(tmp_path, "eb", EB, one), write(tmp_path, "topk", TOP1, two)]
     runs.append(write(tmp_path, "eb", EB, one, model="zoo", block_length=27, steps=9))
-    titles = [table.title(group) for group in table.grouped(table.rows(runs))]
+    titles = [title(group) for group in grouped(make(runs))]
     dot = " \N{MIDDLE DOT} "
     assert titles == [
         dot.join(["tiny", "sudoku", "n=1-2", "side=9"]),
         dot.join(["zoo", "sudoku", "n=1", "side=9", "block_length=27"]),
     ]
-    for text in (table.markdown(table.rows(runs)), "\n".join(printed(table.rows(runs), 150))):
+    for text in (table.markdown(make(runs)), "\n".join(printed(make(runs), 150))):
         assert all(text.count(title) == 1 for title in titles)
         assert text.count("sampler/") == 2
 
@@ -518,14 +529,14 @@ def test_each_group_has_its_own_table_under_its_title(tmp_path: Path) -> None:
 def test_a_figure_is_the_same_to_the_byte(pair: list[Run], tmp_path: Path, kind: str) -> None:
     files = [tmp_path / f"{name}.{kind}" for name in ("one", "two")]
     for file in files:
-        figure.pareto(table.rows(pair), file)
+        figure.pareto(make(pair), file)
     assert files[0].read_bytes() == files[1].read_bytes()
     assert not re.search(rb"CreationDate|dc:date", files[0].read_bytes())
 
 
 def test_a_figure_names_rules_and_points(pair: list[Run], tmp_path: Path) -> None:
     """Matplotlib leaves every text of an svg in a comment."""
-    figure.pareto(table.rows(pair), tmp_path / "a.SVG")
+    figure.pareto(make(pair), tmp_path / "a.SVG")
     text = (tmp_path / "a.SVG").read_text()
     for shown in (
         "eb entropy",
@@ -540,7 +551,7 @@ def test_a_figure_names_rules_and_points(pair: list[Run], tmp_path: Path) -> Non
 def test_a_figure_that_cannot_be_drawn_is_the_users_to_mend(
     pair: list[Run], tmp_path: Path
 ) -> None:
-    rows = table.rows(pair)
+    rows = make(pair)
     with pytest.raises(UserError, match=r"cannot draw a\.jpg\nname the picture \.svg, \.png or"):
         figure.pareto(rows, tmp_path / "a.jpg")
     with pytest.raises(UserError, match="no run to draw"):

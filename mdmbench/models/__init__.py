@@ -1,6 +1,6 @@
 """Models by name: one that ships with the package, or a folder with config.json and weights."""
 
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import torch
@@ -11,8 +11,6 @@ from mdmbench.models import puzzle
 from mdmbench.models.checkpoint import read_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SMALL = 64 * 2**20
-"""Files up to this size are hashed whole, larger ones by size and their first bytes."""
 
 
 def folder(name: str) -> Path:
@@ -42,9 +40,8 @@ def digest(name: str) -> str:
     """Of the model's config and weights: it changes when an answer can."""
     found = sha256()
     for path in sorted([*folder(name).glob("config.json"), *folder(name).glob("*.safetensors")]):
-        size = path.stat().st_size
         with path.open("rb") as file:
-            found.update(f"{path.name}:{size}:".encode() + file.read(SMALL))
+            found.update(file_digest(file, "sha256").digest())
     return found.hexdigest()[:12]
 
 
@@ -52,6 +49,8 @@ def device(name: str) -> torch.device:
     """`auto`: the GPU if there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} cannot be used", "it is auto, cpu, cuda or cuda:N")
     try:
         found = torch.device(name)
         torch.zeros(1, device=found)

@@ -82,7 +82,7 @@ def assign(
     expected = module.state_dict()
     names = {key: key for key in expected} if names is None else names
     state: dict[str, Tensor] = {}
-    extra, twice, wrong = [], [], []
+    extra, twice, wrong, odd = [], [], [], []
     for key, tensor in tensors:
         if key not in names:
             extra.append(key)
@@ -94,6 +94,8 @@ def assign(
                 wrong.append(f"{key} is {_kind(tensor)} instead of {_kind(place)}")
             # A copy: the tensor is a view of the mapped file, which may be overwritten later.
             kept = dtype if tensor.is_floating_point() else None
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                odd.append(key)
             state[names[key]] = tensor.to(device=device, dtype=kept, copy=True)
     _tie(state, tied or {}, where)
     missing = [key for key, place in names.items() if place not in state]
@@ -101,6 +103,7 @@ def assign(
     _refuse(where, "stored twice", twice, "are there shards of two downloads in the folder?")
     _refuse(where, "of the wrong shape", wrong, "do config.json and the weights belong together?")
     _refuse(where, "missing", missing, AGAIN)
+    _refuse(where, "with values that are no numbers", odd, AGAIN)
     module.load_state_dict(state, assign=True)
 
 

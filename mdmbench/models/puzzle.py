@@ -18,6 +18,7 @@ from mdmbench.models import relations
 from mdmbench.models.checkpoint import assign, read_config, read_tensors
 
 ARCHITECTURE = "PuzzleMDM"
+LARGEST = 16_384
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,22 @@ class PuzzleSpec:
     loops: int = 3
     heads: int = 4
     ff: int = 192
+
+    def __post_init__(self) -> None:
+        for name in ("width", "layers", "loops", "heads", "ff"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= LARGEST:
+                raise UserError(f"{name} is {value!r}", f"it is a number from 1 to {LARGEST}")
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} does not divide into {self.heads} heads")
+        for name in ("symbols", "end_symbols"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(s, str) for s in value):
+                raise UserError(f"{name} is {value!r}", "it is a list of texts")
+        if len(set(self.symbols)) < len(self.symbols) or not set(self.end_symbols) <= {
+            *self.symbols
+        }:
+            raise UserError("symbols stand twice, or end_symbols are not among them")
 
 
 class Block(nn.Module):
@@ -150,11 +167,11 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> PuzzleMod
     if set(config) != known:
         odd = ", ".join(sorted(set(config) ^ known))
         raise UserError(f"{folder}/config.json has missing or unknown fields: {odd}")
-    config["symbols"], config["end_symbols"] = map(
-        tuple, (config["symbols"], config["end_symbols"])
-    )
+    lists = {k: tuple(v) for k, v in config.items() if isinstance(v, list)}
     try:
-        net = PuzzleNet(PuzzleSpec(**config)).to(device)
+        net = PuzzleNet(PuzzleSpec(**{**config, **lists})).to(device)
+    except UserError as error:
+        raise UserError(f"{folder}/config.json: {error.message}", error.hint) from None
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}/config.json makes no model: {error}") from error
     assign(net, read_tensors(folder), folder, device=device, dtype=dtype)

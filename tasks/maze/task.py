@@ -360,3 +360,6 @@ class Maze:
 
 def _prompt(example: Example) -> list[str]:
     return [symbol for symbol in example.cells if symbol is not None]
+
+
+TASK = Maze

@@ -364,7 +364,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(
             f"cannot read {path}: {error}", "-T data= takes a csv or jsonl file"
         ) from None
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         rows = csv.DictReader(text.splitlines())
         try:
             for row in rows:
@@ -377,7 +377,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except csv.Error as error:
             raise UserError(f"{path}, row {rows.line_num + 1}: not csv: {error}") from None
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -425,3 +425,6 @@ def _digits(side: int, where: str, what: str, text: str) -> list[int]:
     if any(not 0 <= d <= side for d in digits):
         raise UserError(f"{where}: the {what} holds something else than the digits 0 to {side}")
     return digits
+
+
+TASK = Sudoku
