@@ -105,7 +105,9 @@ def top1(run: Run, group: Sequence[Run]) -> Run | None:
     """The run that `job.baseline` describes, or top-1 by another proxy, or None."""
     if _is_top1(run):
         return run
-    known = [other for other in group if _is_top1(other)]
+    # At temperature 0 a cut of the distribution changes no token of top-1, and its own has none.
+    cut = _cut(run) if run.spec["settings"]["temperature"] else (None, None)
+    known = [other for other in group if _is_top1(other) and _cut(other) == cut]
     proxy = run.spec["settings"]["knobs"].get("proxy", "confidence")
     same = [other for other in known if other.spec["settings"]["knobs"].get("proxy") == proxy]
     return next(iter(same + known), None)
@@ -117,6 +119,10 @@ def _is_top1(run: Run) -> bool:
     greedy = knobs.get("k") in (None, 1) and not knobs.get("alg_temp")
     plain = settings["schedule"] is None and settings["scores"] == "raw"
     return settings["sampler"] == "topk" and greedy and plain
+
+
+def _cut(run: Run) -> tuple[float | None, int | None]:
+    return run.spec["settings"]["top_p"], run.spec["settings"]["top_k"]
 
 
 def _group(run: Run) -> str:
@@ -213,6 +219,8 @@ def parts(row: Row) -> tuple[str, list[str], list[str]]:
             words.append(knob if value is True else str(value))
     if "steps" in row.settings:
         numbers.append(f"{row.settings['steps']} steps")
+    cuts = ("top_p", "top_k")
+    numbers += [f"{cut}={row.settings[cut]:g}" for cut in cuts if cut in row.settings]
     words += [row.settings[k] for k in ("schedule", "scores") if k in row.settings]
     return name, numbers, words
 

@@ -301,6 +301,31 @@ def test_a_samplers_own_file_does_not_part_it_from_its_baseline(tmp_path: Path) 
     assert baselines(shared)["Mine"] == 40
 
 
+def test_a_top_1_is_compared_with_itself(tmp_path: Path) -> None:
+    """Two of the same proxy: one names k, the other leaves it to the default."""
+    runs = [
+        write(tmp_path, "topk", TOP1, [record("a", 40)]),
+        write(tmp_path, "topk", {**TOP1, "k": None}, [record("a", 20)]),
+    ]
+    assert [row.speedup["nfe"] for row in make(runs)] == [Interval(1, 1, 1)] * 2
+
+
+def test_a_drawing_rule_is_compared_with_top_1_of_the_same_cut(tmp_path: Path) -> None:
+    drawn = {"temperature": 0.5}
+    runs = [
+        write(tmp_path, "topk", TOP1, [record("a", 40)], **drawn),
+        write(tmp_path, "topk", TOP1, [record("a", 20)], **drawn, top_p=0.9),
+        write(tmp_path, "eb", EB, [record("a", 1)], **drawn, top_p=0.9),
+    ]
+    assert baselines(runs) == pytest.approx(
+        {
+            "topk k=1 entropy": 40,
+            "topk k=1 top_p=0.9 entropy": 20,
+            f"eb {GAMMA}=0.1 top_p=0.9 entropy": 20,
+        }
+    )
+
+
 def test_only_the_examples_asked_for_count(pair: list[Run]) -> None:
     found = make(pair, {run.path: {"a", "c"} for run in pair})
     assert [row.n for row in found] == [2, 2]
