@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import inf, isfinite
 from pathlib import Path
@@ -55,6 +55,11 @@ class Row:
     seconds: dict[str, float | None]
     baseline: bool
     run: Path
+
+    def untimed(self) -> Row:
+        """The row without anything that a clock said."""
+        silent = dict.fromkeys(self.seconds)
+        return replace(self, speedup={**self.speedup, "seconds": None}, seconds=silent)
 
     @property
     def accuracy(self) -> Interval | None:

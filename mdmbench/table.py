@@ -88,10 +88,10 @@ def _split(row: Row) -> Cell:
     return Cell("/".join(f"{100 * (p or 0) / whole:.0f}" for p in parts) if whole else "-")
 
 
-def _columns(headline: str) -> list[Column]:
-    """The most wanted first: a narrow terminal shows as many as fit."""
-    return [
-        Column(f"{headline}\n%", lambda r: _cell(r.accuracy, "{:.1f}", 100)),
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    """Those that some row has a value for, the most wanted first: a narrow terminal shows fewer."""
+    columns = [
+        Column(f"{rows[0].headline}\n%", lambda r: _cell(r.accuracy, "{:.1f}", 100)),
         Column("NFE", lambda r: _cell(r.nfe, "{:.1f}")),
         Column("speed-up\nNFE", lambda r: _cell(r.speedup["nfe"], "{:.1f}", unit="x")),
         Column("speed-up\nseconds", lambda r: _cell(r.speedup["seconds"], "{:.1f}", unit="x")),
@@ -102,6 +102,7 @@ def _columns(headline: str) -> list[Column]:
         Column("forced\n%", lambda r: _cell(r.forced, "{:.1f}", 100)),
         Column("bound\nnats", lambda r: _cell(r.bound_spent, "{:.2f}")),
     ]
+    return [c for c in columns if any(c.cell(row) != Cell("-") for row in rows)]
 
 
 def _flat_header(column: Column) -> str:
@@ -110,7 +111,7 @@ def _flat_header(column: Column) -> str:
 
 def _lines(group: Sequence[Row]) -> list[list[str]]:
     """Header and rows as plain text."""
-    columns = _columns(group[0].headline)
+    columns = _columns(group)
     head = [_flat_header(column) for column in columns]
     marks = {True: " (baseline)", False: ""}
     body = [
@@ -164,7 +165,8 @@ class _Fitting:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        heads = [_flat_header(column) for column in _columns("score")]
+        rows = [row for group in self.groups for row in group]
+        heads = [_flat_header(column) for column in _columns(rows)] if rows else []
         layouts = [(len(heads), True), *((count, False) for count in range(len(heads), 2, -1))]
         for count, wide in layouts:
             tables = [_rich(group, count, wide) for group in self.groups]
@@ -182,7 +184,7 @@ def _rich(group: Sequence[Row], count: int, wide: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    columns = _columns(group[0].headline)[:count]
+    columns = _columns(group)[:count]
     gap, space = (" ", 1) if wide else ("\n", 0)
     table = Table(title=title(group), title_justify="left", box=box.SIMPLE_HEAD)
     table.padding = (0, space, 0, 0)

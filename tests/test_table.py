@@ -301,6 +301,13 @@ def test_a_samplers_own_file_does_not_part_it_from_its_baseline(tmp_path: Path) 
     assert baselines(shared)["Mine"] == 40
 
 
+def test_a_table_without_time_has_no_column_for_it(pair: list[Run]) -> None:
+    silent = [row.untimed() for row in make(pair)]
+    for text in (table.markdown(silent), table.latex(silent)):
+        assert "seconds" not in text and "decode" not in text and "speed-up NFE" in text
+    assert all(row["seconds"]["decode"] is None for row in table.document(silent)["rows"])
+
+
 def test_a_top_1_is_compared_with_itself(tmp_path: Path) -> None:
     """Two of the same proxy: one names k, the other leaves it to the default."""
     runs = [
