@@ -191,7 +191,6 @@ class Held:
     canvas: Canvas
     entered: Seconds
     waiting: int
-    end: int | None = None
 
 
 @dataclass
@@ -247,12 +246,12 @@ class Slots:
         ]
         block = min(masked, default=0)
         waiting = masked.count(block)
-        tokens, blocks = tensor(*canvas.tokens)[None], tensor(*block_of)[None]
+        tokens, numbers = tensor(*canvas.tokens)[None], tensor(*block_of)[None]
         rows = Rows(
             tokens=tokens,
             committed_at=torch.full_like(tokens, NEVER),
-            block_of=blocks,
-            eligible=(tokens == self.model.mask_id) & (blocks == block),
+            block_of=numbers,
+            eligible=(tokens == self.model.mask_id) & (numbers == block),
             length=tensor(length),
             key=tensor(noise.key(self.decoding.seed, canvas.id)),
             index=tensor(0),
@@ -312,8 +311,7 @@ class Slots:
             return
         seen = torch.cat([left[:, None], rows.tokens], 1).tolist()
         for held, (waiting, *tokens) in zip(self.held, seen, strict=True):
-            held.end = self._end(held.canvas, tokens)
-            held.waiting = waiting if held.end is None else 0
+            held.waiting = waiting if self._end(held.canvas, tokens) is None else 0
 
     def _end(self, canvas: Canvas, tokens: Sequence[int]) -> int | None:
         """The first position behind the answer, None while it is open."""
