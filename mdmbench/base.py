@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -39,15 +39,55 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item of a text task.
+
+    prompt  what a base model is given; under a chat template it is one user turn
+    turns   the conversation that a chat model is given instead, where the task has one
+    prefix  how the assistant's turn begins under a chat template; given, not part of the answer
+    target  the gold answer, in the form that the task's score reads
+    """
+
+    id: str
+    prompt: str
+    target: str
+    turns: tuple[Turn, ...] = ()
+    prefix: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Python source that passes its tests if it runs to its end.
+
+    branch  which way of reading the answer made it
+    """
+
+    source: str
+    branch: str
+
+
+@dataclass(frozen=True)
 class Canvas:
     """The token sequence of one example; where it holds the mask id is the sampler's to fill.
 
-    `start` is the first position of the answer region: blocks are counted from there.
+    start  the first position of the answer region: blocks are counted from there
+    end    the first position behind it, None: the canvas ends there too. Masks behind it are seen
+           by the model and never filled
     """
 
     id: str
     tokens: tuple[int, ...]
     start: int = 0
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +186,11 @@ class Model(Protocol):
 
 
 class Task(Protocol):
-    """Examples and their scoring. `score` is a pure function: a stored run can be scored again."""
+    """What every task has. Its scores can be made again from a stored run, without a model.
+
+    Scores lie in [0, 1]; `headline` names the one to quote. `version` changes when a prompt, an
+    example or a score may.
+    """
 
     @property
     def name(self) -> str: ...
@@ -154,6 +198,11 @@ class Task(Protocol):
     def version(self) -> str: ...
     @property
     def headline(self) -> str: ...
+
+
+class PuzzleTask(Task, Protocol):
+    """Canvases of symbols, for models that were made for them."""
+
     @property
     def symbols(self) -> tuple[str, ...]: ...
     @property
@@ -163,12 +212,40 @@ class Task(Protocol):
         """The first `limit` examples (all when None), the same ones on every machine."""
         ...
 
-    def score(self, example: Example, answer: Sequence[str]) -> dict[str, float]:
-        """Scores in [0, 1] of the answer region's symbols; `headline` names the one to quote."""
+    def score(self, example: Example, answer: Sequence[str]) -> Mapping[str, float]:
+        """The scores of the answer region's symbols. Pure."""
         ...
 
 
-class Trainable(Task, Protocol):
+class TextTask(Task, Protocol):
+    """Questions in words.
+
+    It has one of two more methods. `score(question, answer)` returns numbers, which are scores,
+    and texts, which are kept as notes; it is pure. `programs(question, answer)` returns a Program
+    by the name of the score that is 1 if it passes; they are run in the sandbox, never by the task.
+
+    gen_length  answer tokens, unless --gen-length says otherwise
+    chat        whether its prompts are for the chat template, unless --chat or --no-chat says
+    stops       texts that end the answer; neither they nor what follows is part of it
+    finish      a regular expression: the answer is whole where it first matches, the match
+                included; "" for none
+    """
+
+    @property
+    def gen_length(self) -> int: ...
+    @property
+    def chat(self) -> bool: ...
+    @property
+    def stops(self) -> tuple[str, ...]: ...
+    @property
+    def finish(self) -> str: ...
+
+    def examples(self, limit: int | None, seed: int) -> Iterable[Question]:
+        """The first `limit` questions (all when None), the same ones on every machine."""
+        ...
+
+
+class Trainable(PuzzleTask, Protocol):
     """A task that a puzzle model can be trained on."""
 
     def layout(self) -> dict[str, Any]:
