@@ -158,6 +158,10 @@ Observer = Callable[[str, int, int], None]
 """Is told what is under way, how much of it is done, and how much there is."""
 
 
+Stop = Callable[[Sequence[int]], int | None]
+"""From the answer's tokens up to the first mask to the answer's length, None while it is open."""
+
+
 class Forward(Protocol):
     """One call of the model. Caches, if any, live and die with the Forward."""
 
@@ -174,8 +178,12 @@ class Forward(Protocol):
 
 
 class Model(Protocol):
-    """A masked diffusion model, ready on its device."""
+    """A masked diffusion model, ready on its device.
 
+    block  tokens of a block where attention is block-causal, on a grid from position 0; else None
+    """
+
+    block: int | None
     mask_id: int
     eos_ids: tuple[int, ...]
     max_length: int

@@ -11,7 +11,7 @@ TASKS, CONFIGS = ROOT / "tasks", ROOT / "configs"
 
 
 def tasks() -> dict[str, Path]:
-    """The file of each task that ships with the package, by name."""
+    """The files of the tasks that ship with the package, by the folder; one may hold variants."""
     return {path.parent.name: path for path in sorted(TASKS.glob("*/task.py"))}
 
 

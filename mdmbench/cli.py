@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +19,7 @@ from mdmbench.errors import UserError
 if TYPE_CHECKING:
     from mdmbench.base import Observer
     from mdmbench.rows import Row
+    from mdmbench.scoring.sandbox import Sandbox
 
 
 class Guarded(TyperGroup):
@@ -66,6 +67,13 @@ class Format(StrEnum):
 
 Many = "one value, or several with commas between them: each is run"
 Out = Annotated[Path, typer.Option(help="Folder of the run folders.")]
+ModelKnobs = Annotated[
+    list[str] | None,
+    typer.Option("-M", metavar="NAME=VALUE", help="Of the model: revision, quant, mask_id, ..."),
+]
+SandboxName = Literal["auto", "bwrap", "landlock", "none"]
+SandboxOption = Annotated[SandboxName, typer.Option(help="What holds generated programs.")]
+IKnow = Annotated[bool, typer.Option("--i-know", help="With --sandbox none: nothing holds them.")]
 
 
 @app.command()
@@ -74,7 +82,8 @@ def run(
         str | None, typer.Option(help="A recipe: a YAML file, or the name of a bundled one.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A bundled model, or a folder. Default: the task's own.")
+        str | None,
+        typer.Option(help="A bundled model, a folder, or a hub id. Default: the task's own."),
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="A task by name, or FILE.py:NAME. Default: sudoku.")
@@ -97,8 +106,24 @@ def run(
     task_knob: Annotated[
         list[str] | None, typer.Option("-T", metavar="NAME=VALUE", help="A knob of the task.")
     ] = None,
+    model_knob: ModelKnobs = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Examples. Default: 200; a data file is read whole.")
+    ] = None,
+    gen_length: Annotated[
+        int | None, typer.Option(help="Answer tokens of a text task. Default: the task's.")
+    ] = None,
+    chat: Annotated[
+        bool | None, typer.Option(help="Use the chat template. Default: the task's.")
+    ] = None,
+    pad_to: Annotated[
+        str | None, typer.Option(help="Let masks follow the answer up to this length, or max.")
+    ] = None,
+    eos: Annotated[
+        str | None, typer.Option(help="free; never: EOS is not written; last: it comes last.")
+    ] = None,
+    cfg: Annotated[
+        float | None, typer.Option(help="Scale of classifier-free guidance: two forwards a step.")
     ] = None,
     block_length: Annotated[
         int | None, typer.Option(help="Fill the answer in blocks of this many positions.")
@@ -121,8 +146,11 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Of puzzles and noise.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Examples at a time; changes no answer.")
-    ] = 64,
+        int | None,
+        typer.Option(min=1, help="Examples at a time; changes no answer. Default: 64, texts 8."),
+    ] = None,
+    sandbox: SandboxOption = "auto",
+    i_know: IKnow = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     out: Out = Path("results"),
     baseline: Annotated[
@@ -138,6 +166,12 @@ def run(
     settings = {
         "model": model,
         "task": task,
+        "gen_length": gen_length,
+        "chat": chat,
+        "pad_to": pad_to,
+        "eos": eos,
+        "cfg": cfg,
+        "model_knobs": pairs(model_knob),
         "sampler": listed(sampler),
         "block_length": block_length,
         "steps": steps,
@@ -170,6 +204,7 @@ def run(
             batch_size=batch_size,
             device=models.device(device),
             observer=observer,
+            sandbox=lambda: boxed(sandbox, i_know),
         )
         done = bench.run(specs)
     found = rows.rows([store.Run(path) for path in done], done)
@@ -178,7 +213,9 @@ def run(
 
 @app.command("table")
 def table_(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or folders that hold some.")
+    ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.rich,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     seconds: Annotated[
@@ -187,19 +224,73 @@ def table_(
     figure: Annotated[
         Path | None, typer.Option(help="Also draw accuracy against NFE: .svg, .png or .pdf.")
     ] = None,
+    paper: Annotated[
+        str | None, typer.Option(help="A paper's tables with our numbers beside its own: eb.")
+    ] = None,
 ) -> None:
     """Print the runs as one table: a row a setting, speed-ups against top-1."""
     from mdmbench import figure as drawing
+    from mdmbench import paper as papers
     from mdmbench import rows, store
 
-    found = rows.rows(store.runs(runs))
+    folders = runs or [Path("results")]
+    if paper:
+        there = [folder for folder in folders if runs or folder.is_dir()]
+        lines = papers.beside(paper, rows.rows(store.runs(there)))
+        typer.echo(papers.markdown(lines).rstrip("\n"))
+        return
+    found = rows.rows(store.runs(folders))
     if not found:
-        raise UserError(f"no records in {', '.join(map(str, runs))}", "run something first")
+        raise UserError(f"no records in {', '.join(map(str, folders))}", "run something first")
     if not seconds:
         found = [row.untimed() for row in found]
     if figure:
         drawing.pareto(found, figure)
     show(found, Format.json if json else format)
+
+
+@app.command("rescore")
+def rescore_(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    sandbox: SandboxOption = "auto",
+    i_know: IKnow = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Also a metric of the evaluate library: its name, or a script's path."),
+    ] = None,
+) -> None:
+    """Score stored answers again, without a model; exit code 1 where a score has changed."""
+    from mdmbench import rescore, store
+
+    changed = False
+    with progress() as observer:
+        for run in store.runs(runs):
+            done = rescore.rescore(run, lambda: boxed(sandbox, i_know), observer)
+            typer.echo(f"{done.path}: {done.records} answers, {len(done.changed)} scores changed")
+            for line in done.changed:
+                typer.echo(f"  {line}")
+            for name in metric or []:
+                for key, value in rescore.measured(run, name).items():
+                    typer.echo(f"  {key} {value:.4f}")
+            changed = changed or bool(done.changed)
+    if changed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    model: Annotated[str, typer.Option(help="A bundled model, a folder, or a hub id.")],
+    model_knob: ModelKnobs = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. Default: the model's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Say what a model is, whether it would load, what it needs, and what its authors used."""
+    from mdmbench import doctor
+
+    for line in doctor.lines(model, pairs(model_knob), dtype, device):
+        typer.echo(line)
 
 
 @app.command("list")
@@ -264,6 +355,16 @@ def train(
         training.train(
             recipe, out, device, threads=threads, save_every=checkpoint_every, observer=observer
         )
+
+
+def boxed(name: SandboxName, trusted: bool) -> Sandbox:
+    """The sandbox of that name; what it does not hold is said on stderr."""
+    from mdmbench.scoring import sandbox
+
+    found, warnings = sandbox.find(name, trusted=trusted)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    return found
 
 
 def listed(text: str | None) -> list[str] | None:

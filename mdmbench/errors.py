@@ -1,5 +1,7 @@
 """The one exception that a user can cause."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -13,6 +15,10 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(f"{message}\n{hint}" if hint else message)
         self.message, self.hint = message, hint
+
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        """It crosses from the workers that score answers."""
+        return UserError, (self.message, self.hint)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:

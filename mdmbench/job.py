@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from hashlib import sha256
-from math import isfinite
-from numbers import Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 
 import mdmbench
-from mdmbench import models, resolve
-from mdmbench.base import Canvas, Example, Sampler, Task
-from mdmbench.canvas import Symbols, counts, first_end, join
+from mdmbench import bundled, models, resolve
+from mdmbench import canvas as forms
+from mdmbench.base import (
+    Canvas,
+    Decoded,
+    Example,
+    Model,
+    PuzzleTask,
+    Question,
+    Sampler,
+    Seconds,
+    TextTask,
+)
+from mdmbench.canvas import Codec, Symbols, Text, Unfit, counts
 from mdmbench.errors import UserError
 from mdmbench.loop import Decoding, blocks, decode
+from mdmbench.models import checkpoint
+from mdmbench.models.checkpoint import Options
 from mdmbench.models.puzzle import PuzzleModel
 from mdmbench.samplers.presets import PRESETS, Preset
 from mdmbench.schedule import Schedule
-from mdmbench.spec import RunSpec
+from mdmbench.scoring.sandbox import Sandbox
+from mdmbench.scoring.scorer import Judge, Scored, result, scorer
+from mdmbench.spec import RunSpec, validated
 from mdmbench.step import Draw, Proxy
 from mdmbench.store import Record
+
+AnyTask = PuzzleTask | TextTask
+Item = Example | Question
 
 
 @dataclass(frozen=True)
@@ -34,92 +52,164 @@ class Job:
 
     label: str
     stored: dict[str, Any]
-    task: Task
-    examples: Sequence[Example]
-    model: PuzzleModel
+    task: AnyTask
+    examples: Sequence[Item]
+    model: Model
+    codec: Codec
     sampler: Sampler
     decoding: Decoding
+    judge: Judge
 
-    def records(self, examples: Sequence[Example], batch_size: int) -> Iterator[Record]:
-        """A record for each example, in the order in which they finish."""
-        symbols = Symbols(self.model.symbols)
+    @property
+    def usual_batch_size(self) -> int:
+        """Where the user says nothing: texts are longer than puzzles, and their models larger."""
+        return 8 if isinstance(self.codec, Text) else 64
+
+    def records(self, examples: Sequence[Item], batch_size: int) -> Iterator[Record]:
+        """A record for each example, in the order in which their scores are known."""
         batch_size = min(batch_size, len(examples))
-        by_id = {e.id: (e, symbols.canvas(e)) for e in examples}
-        canvases = [canvas for _, canvas in by_id.values()]
-        self._warm_up(canvases[:batch_size])
+        with closing(scorer(self.judge, self.task)) as scores:
+            scoring: dict[Future[Scored], Record] = {}
+            for record, item, answer in self._answers(examples, batch_size):
+                scoring[scores.submit(item, answer)] = record
+                yield from _scored(scoring)
+            while scoring:
+                wait(scoring, return_when=FIRST_COMPLETED)
+                yield from _scored(scoring)
+
+    def _answers(
+        self, items: Sequence[Item], batch_size: int
+    ) -> Iterator[tuple[Record, Item, Any]]:
+        """Records without scores, with what is to be scored."""
+        by_id = {item.id: item for item in items}
+        canvases: dict[str, Canvas] = {}
+        for item in items:
+            try:
+                canvases[item.id] = self.codec.canvas(item)
+            except Unfit as error:
+                nothing = self.codec.answer([])
+                yield unanswered(item, str(error), batch_size), item, nothing
+        if canvases:
+            self._warm_up(list(canvases.values())[:batch_size])
         done = decode(
-            self.model, self.sampler, canvases, batch_size=batch_size, decoding=self.decoding
+            self.model,
+            self.sampler,
+            canvases.values(),
+            batch_size=batch_size,
+            decoding=self.decoding,
         )
         for decoded in done:
-            example, canvas = by_id[decoded.id]
-            answer = symbols.answer(decoded.tokens[canvas.start :])
-            length, filled = counts(canvas, decoded, self.model.mask_id)
-            yield Record(
-                id=example.id,
-                answer=join(answer),
-                scores=self._scores(example, answer),
-                meta=dict(example.meta),
-                nfe=decoded.nfe,
-                nfe_until=decoded.nfe_until,
-                length=length,
-                filled=filled,
-                forward_tokens=decoded.forward_tokens,
-                forced=decoded.forced,
-                bound_spent=decoded.bound_spent,
-                committed_at=list(decoded.committed_at),
-                batch_size=batch_size,
-                seconds=decoded.seconds,
-            )
+            answer, record = self._record(by_id[decoded.id], canvases[decoded.id], decoded)
+            yield replace(record, batch_size=batch_size), by_id[decoded.id], answer
+
+    def _record(self, item: Item, canvas: Canvas, decoded: Decoded) -> tuple[Any, Record]:
+        tokens = decoded.tokens[canvas.start : canvas.end]
+        answer = self.codec.answer(tokens)
+        length, filled = counts(canvas, decoded, self.model.mask_id)
+        record = Record(
+            id=item.id,
+            answer=self.codec.stored(answer),
+            scores={},
+            notes={},
+            meta=dict(item.meta),
+            nfe=decoded.nfe,
+            nfe_until=decoded.nfe_until,
+            length=length,
+            filled=filled,
+            forward_tokens=decoded.forward_tokens,
+            forced=decoded.forced,
+            bound_spent=decoded.bound_spent,
+            committed_at=list(decoded.committed_at[canvas.start : canvas.end]),
+            pieces=self.codec.pieces(tokens),
+            batch_size=0,
+            seconds=decoded.seconds,
+        )
+        return answer, record
 
     def _warm_up(self, canvases: Sequence[Canvas]) -> None:
         """One step of the batch's shape, so that first-call costs stay out of the clock."""
         mask = self.model.mask_id
+        other = int(mask == 0)
         nearly = []
         for canvas in canvases:
-            last = max((i for i, t in enumerate(canvas.tokens) if t == mask), default=0)
-            tokens = (0 if t == mask and i != last else t for i, t in enumerate(canvas.tokens))
-            nearly.append(replace(canvas, tokens=tuple(tokens)))
-        once = replace(self.decoding, schedule=None)
+            region = canvas.tokens[: canvas.end]
+            last = max((i for i, t in enumerate(region) if t == mask), default=0)
+            tokens = [other if t == mask and i != last else t for i, t in enumerate(region)]
+            nearly.append(replace(canvas, tokens=(*tokens, *canvas.tokens[len(region) :])))
+        once = replace(self.decoding, schedule=None, stop=None, early=False)
         list(decode(self.model, self.sampler, nearly, batch_size=len(nearly), decoding=once))
 
-    def _scores(self, example: Example, answer: Sequence[str]) -> dict[str, float]:
-        name = self.stored["settings"]["task"]
-        with resolve.blaming("task", name):
-            found = self.task.score(example, answer)
-        good = isinstance(found, dict) and self.task.headline in found
-        if not good or not all(isinstance(v, Real) and isfinite(v) for v in found.values()):
-            raise UserError(
-                f"task {name} scores {example.id} as {found!r}",
-                f"score returns numbers by name, {self.task.headline!r} among them",
-            )
-        return {str(key): float(value) for key, value in found.items()}
+
+def _scored(scoring: dict[Future[Scored], Record]) -> Iterator[Record]:
+    """Takes out what has been scored."""
+    for future in [future for future in scoring if future.done()]:
+        record, found = scoring.pop(future), result(future)
+        yield replace(record, scores=found.scores, notes={**found.notes, **record.notes})
+
+
+def unanswered(item: Item, why: str, batch_size: int) -> Record:
+    """The record of an example that the model cannot be asked: scored, but not measured."""
+    return Record(
+        id=item.id,
+        answer="",
+        scores={},
+        notes={"unasked": why},
+        meta=dict(item.meta),
+        nfe=0,
+        nfe_until=None,
+        length=0,
+        filled=0,
+        forward_tokens=0,
+        forced=0,
+        bound_spent=0.0,
+        committed_at=[],
+        pieces=[],
+        batch_size=batch_size,
+        seconds=Seconds(),
+    )
 
 
 class Jobs:
     """Makes jobs; models and examples are made once for all of them."""
 
-    def __init__(self, limit: int | None, device: torch.device) -> None:
-        self._model = cache(lambda name, dtype: models.load(name, device=device, dtype=dtype))
+    def __init__(
+        self, limit: int | None, device: torch.device, sandbox: Callable[[], Sandbox]
+    ) -> None:
+        """`sandbox` is asked for the first time when a task has programs to run."""
+        self.limit, self.device, self.sandbox = limit, device, cache(sandbox)
+        self._load = cache(models.load)
         self._digest = cache(models.digest)
-        self._examples: dict[str, Sequence[Example]] = {}
-        self.limit = limit
+        self._tokenizer = cache(forms.tokenizer)
+        self._examples: dict[str, Sequence[Item]] = {}
 
     def make(self, spec: RunSpec) -> Job:
         """Raises UserError for whatever in the spec does not exist or does not go together."""
-        task = resolve.task(spec.task, spec.task_knobs)
+        task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
         examples = self.examples(spec, task)
-        length = len(examples[0].cells) - examples[0].start
         sampler = sampler_of(spec)
-        spec = completed(spec, sampler, length)
         name = spec.model or own_model(spec.task)
-        model = self._model(name, spec.dtype)
-        Symbols(model.symbols).check(task, name)
-        stop = first_end(model.eos_ids)
+        options, revision = models.options(name, spec.model_knobs)
+        folder = models.folder(name, revision)
+        if not models.is_puzzle(folder):
+            options = self._with_mask(folder, options)
+        spec = spec.model_copy(update={"dtype": spec.dtype or checkpoint.stored_dtype(folder)})
+        spec = texted(spec, task)
+        model = self._load(folder, device=self.device, dtype=spec.dtype, options=options)
+        codec = self._codec(spec, task, model, folder)
+        if spec.gen_length is None:
+            first = cast(Example, examples[0])
+            answer = len(first.cells) - first.start
+        else:
+            answer = spec.gen_length
+        if model.block is not None:
+            spec = block_causal(spec, model.block)
+        spec = completed(spec, sampler, answer)
+        stop = codec.stop
         if stop is None and spec.stop == "until":
             raise UserError(f"model {name} has no end symbol to stop at", "leave --stop out")
         schedule = None
         if spec.schedule and spec.steps:
-            schedule = Schedule(spec.schedule, spec.steps // blocks(length, spec.block_length))
+            schedule = Schedule(spec.schedule, spec.steps // blocks(answer, spec.block_length))
         resolved: dict[str, Any] = {
             "model": name,
             "knobs": knobs_of(sampler),
@@ -128,67 +218,161 @@ class Jobs:
         if schedule is None and "k" in resolved["knobs"] and resolved["knobs"]["k"] is None:
             resolved["knobs"]["k"] = 1
         spec = spec.model_copy(update=resolved)
+        sandbox = self.sandbox() if hasattr(task, "programs") else None
         return Job(
             label=label(spec),
-            stored=self._stored(spec, task),
+            stored=self._stored(spec, task, folder),
             task=task,
             examples=examples,
             model=model,
+            codec=codec,
             sampler=resolve.blamed("sampler", spec.sampler, sampler),
             decoding=Decoding(
                 block_length=spec.block_length,
+                from_zero=model.block is not None,
                 schedule=schedule,
-                draw=Draw(spec.temperature, spec.top_p, spec.top_k, spec.scores == "filtered"),
+                draw=draw(spec, model, codec),
                 stop=stop,
                 early=spec.stop == "until",
+                guidance=spec.cfg,
                 seed=spec.seed,
             ),
+            judge=Judge(spec.task, spec.task_knobs, sandbox),
         )
 
-    def examples(self, spec: RunSpec, task: Task) -> Sequence[Example]:
+    def _with_mask(self, folder: Path, options: Options) -> Options:
+        """The options with the tokenizer's mask token, where nothing else names it."""
+        if not checkpoint.wants_mask(checkpoint.read_config(folder), options):
+            return options
+        found = forms.mask_id(self._tokenizer(folder))
+        if found is None:
+            raise UserError(
+                f"neither the config nor the tokenizer in {folder} names a mask token",
+                "say which it is by -M mask_id=N",
+            )
+        return replace(options, mask_id=found)
+
+    def _codec(self, spec: RunSpec, task: AnyTask, model: Any, folder: Path) -> Codec:
+        """What stands between this task and this model; raises UserError where nothing can."""
+        name = spec.model or spec.task
+        if isinstance(model, PuzzleModel):
+            if not forms.is_puzzle(task):
+                raise UserError(
+                    f"model {name} cannot hold task {spec.task}: it has no words",
+                    "choose a language model by --model",
+                )
+            symbols = Symbols(model.symbols, model.end_symbols)
+            symbols.check(task, name)
+            return symbols
+        if forms.is_puzzle(task):
+            raise UserError(
+                f"model {name} is a language model, and task {spec.task} a puzzle",
+                "leave --model out, or choose a task in words",
+            )
+        assert spec.gen_length is not None and spec.chat is not None
+        return Text(
+            self._tokenizer(folder),
+            model,
+            cast(TextTask, task),
+            gen_length=spec.gen_length,
+            chat=spec.chat,
+            pad_to=spec.pad_to,
+        )
+
+    def examples(self, spec: RunSpec, task: AnyTask) -> Sequence[Item]:
         """The task's examples; raises UserError where there is none, or one that is not whole."""
         key = f"{spec.task} {sorted(spec.task_knobs.items())} {spec.seed}"
         if key not in self._examples:
             with resolve.blaming("task", spec.task):
-                found = tuple(task.examples(self.limit, spec.seed))
+                found = cast(tuple[Item, ...], tuple(task.examples(self.limit, spec.seed)))
                 check(task, spec.task, found)
             self._examples[key] = found
         return self._examples[key]
 
-    def _stored(self, spec: RunSpec, task: Task) -> dict[str, Any]:
-        """What spec.json says: the settings, and digests of all that they name."""
-        files = {
-            "sampler": resolve.source("sampler", spec.sampler),
-            "task": resolve.source("task", spec.task),
-            "data": Path(data) if (data := getattr(task, "data", "")) else None,
-        }
-        return {
-            "schema": 1,
-            "version": mdmbench.__version__,
-            "settings": spec.model_dump(),
-            "task_version": task.version,
-            "headline": task.headline,
-            "model_digest": self._digest(spec.model or ""),
-            "files": {
-                what: sha256(path.read_bytes()).hexdigest()[:12] if path else None
-                for what, path in files.items()
-            },
-        }
+    def _stored(self, spec: RunSpec, task: AnyTask, folder: Path) -> dict[str, Any]:
+        return {**described(spec, task), "model_digest": self._digest(folder)}
 
 
-def check(task: Task, name: str, examples: Sequence[Example]) -> None:
+def described(spec: RunSpec, task: AnyTask) -> dict[str, Any]:
+    """What spec.json says but for the model: the settings, and digests of all that they name."""
+    files = {
+        "sampler": resolve.source("sampler", spec.sampler),
+        "task": resolve.source("task", spec.task),
+        **{knob: _file(value) for knob, value in spec.task_knobs.items()},
+    }
+    return {
+        "schema": 1,
+        "version": mdmbench.__version__,
+        "settings": spec.model_dump(),
+        "task_version": task.version,
+        "headline": task.headline,
+        "files": {
+            what: sha256(path.read_bytes()).hexdigest()[:12] if path else None
+            for what, path in files.items()
+            if path or what in ("sampler", "task")
+        },
+    }
+
+
+def _file(value: object) -> Path | None:
+    """The file that a task's knob names, if it does."""
+    return Path(value) if isinstance(value, str) and value and Path(value).is_file() else None
+
+
+def texted(spec: RunSpec, task: AnyTask) -> RunSpec:
+    """The spec with a text task's defaults; raises UserError for settings of texts on a puzzle."""
+    if not forms.is_puzzle(task):
+        task = cast(TextTask, task)
+        defaults = {"gen_length": task.gen_length, "chat": task.chat}
+        missing = {k: v for k, v in defaults.items() if getattr(spec, k) is None}
+        return spec.model_copy(update=missing)
+    plain = validated({})
+    for name in ("gen_length", "chat", "pad_to", "eos", "cfg"):
+        if getattr(spec, name) != getattr(plain, name):
+            raise UserError(
+                f"{name} is {getattr(spec, name)!r}, and {spec.task} is a puzzle", "leave it out"
+            )
+    return spec
+
+
+def block_causal(spec: RunSpec, block: int) -> RunSpec:
+    """The spec for a model whose attention is block-causal: its blocks are those of the model."""
+    if spec.block_length not in (None, block):
+        raise UserError(
+            f"block length {spec.block_length}, but the model attends by blocks of {block}",
+            "leave --block-length out, or give -M block=N where the model takes several",
+        )
+    return spec.model_copy(update={"block_length": block})
+
+
+def draw(spec: RunSpec, model: Model, codec: Codec) -> Draw:
+    ends = tuple(sorted(codec.ends)) if isinstance(codec, Text) else ()
+    return Draw(
+        spec.temperature,
+        spec.top_p,
+        spec.top_k,
+        spec.scores == "filtered",
+        never=model.eos_ids if spec.eos == "never" else (),
+        late=ends if spec.eos == "last" else (),
+    )
+
+
+def check(task: AnyTask, name: str, examples: Sequence[Item]) -> None:
     """Raises UserError unless these can be decoded and stored."""
     if not examples:
         raise UserError(f"task {name} has no examples", "raise --limit, or check -T")
     if len({example.id for example in examples}) < len(examples):
         raise UserError(f"task {name} gives several examples the same id")
-    symbols = {None, *task.symbols}
+    symbols = {None, *task.symbols} if forms.is_puzzle(task) else set()
     for e in examples:
-        odd = next((cell for cell in e.cells if cell not in symbols), None)
-        if odd is not None:
-            raise UserError(f"task {name}, example {e.id}: {odd!r} is not among its symbols")
-        if not isinstance(e.id, str) or not 0 <= e.start < len(e.cells):
-            raise UserError(f"task {name}, example {e.id!r}: no text as id, or start out of range")
+        if isinstance(e, Example):
+            odd = next((cell for cell in e.cells if cell not in symbols), None)
+            if odd is not None:
+                raise UserError(f"task {name}, example {e.id}: {odd!r} is not among its symbols")
+            if not 0 <= e.start < len(e.cells):
+                raise UserError(f"task {name}, example {e.id!r}: start is out of range")
+        if not isinstance(e.id, str):
+            raise UserError(f"task {name}, example {e.id!r}: no text as id")
         json.dumps(dict(e.meta))
 
 
@@ -209,7 +393,7 @@ def knobs_of(made: object) -> dict[str, Any]:
 
 
 def own_model(task: str) -> str:
-    if ":" in task:
+    if task not in bundled.models():
         raise UserError(f"task {task} has no model of its own", "choose one by --model")
     return task
 
@@ -256,6 +440,7 @@ def baseline(spec: RunSpec) -> RunSpec:
 def label(spec: RunSpec) -> str:
     """A short name for folders and progress bars: task, sampler and its knobs."""
     knobs = [f"{v}" if isinstance(v, str) else f"{k}{v}" for k, v in spec.knobs.items() if v]
-    parts = [spec.task, spec.sampler, *knobs]
+    model = [spec.model] if spec.model not in (None, spec.task) else []
+    parts = [spec.task, *model, spec.sampler, *knobs]
     plain = (Path(p.replace(":", "-")).name for p in parts)
     return "-".join("".join(c if c.isalnum() or c in ".-" else "_" for c in p) for p in plain)[:100]

@@ -6,7 +6,7 @@ example never waits for its batch mates, and what it yields does not depend on t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 
@@ -15,16 +15,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mdmbench import noise
-from mdmbench.base import NEVER, Canvas, Choice, Decoded, Forward, Model, Sampler, Seconds
+from mdmbench.base import (
+    NEVER,
+    Canvas,
+    Choice,
+    Decoded,
+    Forward,
+    Model,
+    Sampler,
+    Seconds,
+    Stop,
+)
 from mdmbench.clock import Clock
 from mdmbench.errors import UserError
 from mdmbench.schedule import Schedule
 from mdmbench.step import Draw, Step
 
-FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+NO_BLOCK = torch.iinfo(torch.int64).max
+"""In `Rows.block_of`: behind the answer region, where masks are seen and never filled."""
 
-Stop = Callable[[Sequence[int]], int | None]
-"""From the answer's tokens up to the first mask to the answer's length, None while it is open."""
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -33,16 +43,27 @@ class Decoding:
 
     block_length  the answer region is filled block by block from the left; None: one block
     schedule      what `Step.asked` says; None: one position a step
+    from_zero     blocks are counted from position 0 instead of from the start of the answer, so
+                  that they are those of a model with block-causal attention
     stop          finds the answer's end; with `early` an example leaves as soon as it is found
+    guidance      scale s of classifier-free guidance: logits are u + (s + 1)(c - u), where u does
+                  not see the prompt (LLaDA generate.py); every step is then two forwards
     seed          of the noise; an example's own noise also depends on its id
     """
 
     block_length: int | None = None
+    from_zero: bool = False
     schedule: Schedule | None = None
     draw: Draw = field(default_factory=Draw)
     stop: Stop | None = None
     early: bool = False
+    guidance: float = 0.0
     seed: int = 0
+
+    @property
+    def forwards(self) -> int:
+        """Of a step."""
+        return 2 if self.guidance else 1
 
 
 def blocks(answer: int, block_length: int | None) -> int:
@@ -94,8 +115,12 @@ def _advance(forward: Forward, sampler: Sampler, slots: Slots, clock: Clock) -> 
     """One forward and one choice for every row."""
     rows, decoding = slots.rows, slots.decoding
     positions, eligible = slots.window()
+    lengths = slots.lengths()
     clock.mark()
-    logits = forward(rows.tokens, positions, slots.lengths()).float()
+    if decoding.guidance:
+        logits = _guided(forward, slots, positions, lengths)
+    else:
+        logits = forward(rows.tokens, positions, lengths).float()
     clock.mark()
     step = Step(
         logits,
@@ -114,6 +139,19 @@ def _advance(forward: Forward, sampler: Sampler, slots: Slots, clock: Clock) -> 
     clock.mark()
     tokens = step.proposal if choice.tokens is None else choice.tokens
     slots.write(step, commit, forced, tokens)
+
+
+def _guided(forward: Forward, slots: Slots, positions: Tensor, lengths: Tensor | None) -> Tensor:
+    """Logits `[B, W, V]` led away from what the model says without the prompt."""
+    rows, scale, mask = slots.rows, slots.decoding.guidance, slots.model.mask_id
+    place = torch.arange(rows.tokens.shape[1], device=rows.tokens.device)
+    blank = rows.tokens.masked_fill(place < rows.start[:, None], mask)
+    twice = None if lengths is None else lengths.repeat(2)
+    both = forward(torch.cat([rows.tokens, blank]), positions.repeat(2, 1), twice).float()
+    led, free = both.chunk(2)
+    logits = free + (scale + 1) * (led - free)
+    # Where both are -inf, as in the mask's column, the difference is no number.
+    return logits.masked_fill_(logits.isnan(), -torch.inf)
 
 
 def progress(step: Step, choice: Choice) -> tuple[Tensor, Tensor]:
@@ -158,6 +196,7 @@ class Rows:
     committed_at: Tensor
     block_of: Tensor
     eligible: Tensor
+    start: Tensor
     length: Tensor
     key: Tensor
     index: Tensor
@@ -230,7 +269,9 @@ class Slots:
                 f"example {canvas.id}: the canvas has {length} tokens, the model takes {limit}",
                 "shorten the prompt or --gen-length",
             )
-        blocks(length - canvas.start, self.decoding.block_length)
+        if not self.decoding.from_zero:
+            end = length if canvas.end is None else canvas.end
+            blocks(end - canvas.start, self.decoding.block_length)
 
     def _seat(self, canvas: Canvas) -> tuple[Rows, int]:
         """One canvas as rows [1, ...], and how many positions are eligible at its first step."""
@@ -239,19 +280,24 @@ class Slots:
             return torch.tensor(values, device=self.model.device)
 
         length = len(canvas.tokens)
+        end = length if canvas.end is None else canvas.end
         size = self.decoding.block_length or length
-        block_of = [(i - canvas.start) // size for i in range(length)]
+        first = 0 if self.decoding.from_zero else canvas.start
+        block_of = [(i - first) // size if i < end else NO_BLOCK for i in range(length)]
         masked = [
-            b for b, t in zip(block_of, canvas.tokens, strict=True) if t == self.model.mask_id
+            b
+            for b, t in zip(block_of[:end], canvas.tokens, strict=False)
+            if t == self.model.mask_id
         ]
-        block = min(masked, default=0)
+        block = min(masked, default=NO_BLOCK)
         waiting = masked.count(block)
         tokens, numbers = tensor(*canvas.tokens)[None], tensor(*block_of)[None]
         rows = Rows(
             tokens=tokens,
             committed_at=torch.full_like(tokens, NEVER),
             block_of=numbers,
-            eligible=(tokens == self.model.mask_id) & (numbers == block),
+            eligible=(tokens == self.model.mask_id) & (numbers == block) & (numbers < NO_BLOCK),
+            start=tensor(canvas.start),
             length=tensor(length),
             key=tensor(noise.key(self.decoding.seed, canvas.id)),
             index=tensor(0),
@@ -295,10 +341,9 @@ class Slots:
     def look(self) -> None:
         """Turns to the coming step's block, and reads what is left of each row."""
         rows = self.rows
-        masked = rows.tokens == self.model.mask_id
-        # A row without a mask gets a block that does not exist; it leaves before the coming step.
-        last = torch.iinfo(torch.int64).max
-        block = torch.where(masked, rows.block_of, last).amin(1)
+        masked = (rows.tokens == self.model.mask_id) & (rows.block_of < NO_BLOCK)
+        # A row that has nothing left to fill leaves before the coming step.
+        block = torch.where(masked, rows.block_of, NO_BLOCK).amin(1)
         rows.eligible = masked & (rows.block_of == block[:, None])
         left = rows.eligible.sum(1)
         moved = block != rows.block
@@ -317,7 +362,7 @@ class Slots:
         """The first position behind the answer, None while it is open."""
         if self.decoding.stop is None:
             return None
-        answer = tokens[canvas.start : len(canvas.tokens)]
+        answer = tokens[canvas.start : canvas.end or len(canvas.tokens)]
         mask = self.model.mask_id
         prefix = answer[: answer.index(mask)] if mask in answer else answer
         length = self.decoding.stop(prefix)
@@ -341,15 +386,20 @@ class Slots:
         tokens, at = done.tokens[:length], done.committed_at[:length]
         end = self._end(canvas, tokens)
         if end is not None:
-            tokens = [tokens[end - 1] if t == self.model.mask_id else t for t in tokens]
+            behind = [
+                tokens[end - 1] if t == self.model.mask_id else t for t in tokens[: canvas.end]
+            ]
+            tokens = behind + tokens[len(behind) :]
+        forwards = done.nfe * self.decoding.forwards
+        until = None if end is None else max(at[canvas.start : end], default=NEVER) + 1
         return Decoded(
             id=canvas.id,
             tokens=tuple(tokens),
             committed_at=tuple(at),
-            nfe=done.nfe,
-            nfe_until=None if end is None else max(at[canvas.start : end], default=NEVER) + 1,
+            nfe=forwards,
+            nfe_until=None if until is None else until * self.decoding.forwards,
             end=end,
-            forward_tokens=done.nfe * length,
+            forward_tokens=forwards * length,
             forced=done.forced,
             bound_spent=done.bound,
             seconds=now - done.held.entered,

@@ -9,16 +9,17 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from mdmbench import bundled
 from mdmbench.base import Choice, Sampler, Task
 from mdmbench.errors import UserError, unknown
-from mdmbench.samplers import SAMPLERS
-from mdmbench.samplers.presets import PRESETS
-from mdmbench.step import Step
+
+if TYPE_CHECKING:
+    from mdmbench.step import Step
 
 
 def sampler(name: str, knobs: Mapping[str, Any]) -> Sampler:
@@ -30,6 +31,10 @@ def sampler_class(name: str) -> Callable[..., Any]:
     """What a sampler's name stands for: a dataclass, or a plain function of a Step."""
     if ":" in name:
         return from_file("sampler", name)
+    # They import torch, which the workers that score answers do without.
+    from mdmbench.samplers import SAMPLERS
+    from mdmbench.samplers.presets import PRESETS
+
     if name in PRESETS:
         name = PRESETS[name].sampler
     if name not in SAMPLERS:
@@ -45,17 +50,31 @@ def task(name: str, knobs: Mapping[str, Any]) -> Task:
 def task_class(name: str) -> Callable[..., Any]:
     if ":" in name:
         return from_file("task", name)
-    known = bundled.tasks()
+    file = task_file(name)
+    known = variants(file) if file else {}
     if name not in known:
-        raise unknown("task", name, [*known, "FILE.py:NAME"])
-    return from_file("task", f"{known[name]}:TASK")
+        names = [task for path in bundled.tasks().values() for task in variants(path)]
+        raise unknown("task", name, [*names, "FILE.py:NAME"])
+    return known[name]
+
+
+def task_file(name: str) -> Path | None:
+    """The file of a task that ships with the package: its folder's name begins the task's."""
+    fitting = [path for folder, path in bundled.tasks().items() if name.startswith(folder)]
+    return max(fitting, key=lambda path: len(path.parent.name), default=None)
+
+
+@cache
+def variants(file: Path) -> dict[str, Callable[..., Any]]:
+    """The tasks of a file that ships with the package, by name."""
+    return cast(dict[str, Callable[..., Any]], module("task", str(file), file).TASKS)
 
 
 def source(what: str, name: str) -> Path | None:
     """The file that defines a task or a sampler; None for a rule of the package."""
     if ":" in name:
         return Path(name.rpartition(":")[0])
-    return bundled.tasks().get(name) if what == "task" else None
+    return task_file(name) if what == "task" else None
 
 
 @contextmanager
@@ -89,24 +108,30 @@ def from_file(what: str, name: str) -> Callable[..., Any]:
     """The object `Name` of `file.py:Name`. Raises UserError where there is none."""
     path, _, attribute = name.rpartition(":")
     file = Path(path)
+    loaded = module(what, name, file)
+    found = getattr(loaded, attribute, None)
+    if not callable(found):
+        names = [k for k, v in vars(loaded).items() if callable(v) and not k.startswith("_")]
+        raise unknown(f"{what} in {path}", attribute, names)
+    return cast(Callable[..., Any], found)
+
+
+def module(what: str, name: str, file: Path) -> types.ModuleType:
+    """The module in `file`. Raises UserError where importing it fails."""
     if not file.is_file():
-        raise UserError(f"no file {path!r} for {what} {name!r}", "write FILE.py:NAME")
+        raise UserError(f"no file {str(file)!r} for {what} {name!r}", "write FILE.py:NAME")
     # By its path: type hints are looked up in the module of this name, and many are a task.py.
     module_name = f"mdmbench_user_{sha256(str(file.resolve()).encode()).hexdigest()}"
     spec = importlib.util.spec_from_file_location(module_name, file.resolve())
     if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file", "write FILE.py:NAME")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
+        raise UserError(f"{file} is not a Python file", "write FILE.py:NAME")
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = made  # dataclasses look their module up by name
     try:
-        spec.loader.exec_module(module)
+        spec.loader.exec_module(made)
     except (Exception, SystemExit) as error:
-        raise UserError(f"importing {path} failed: {type(error).__name__}: {error}") from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
-        names = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
-        raise unknown(f"{what} in {path}", attribute, names)
-    return cast(Callable[..., Any], found)
+        raise UserError(f"importing {file} failed: {type(error).__name__}: {error}") from error
+    return made
 
 
 def knob_names(made_by: Callable[..., Any]) -> list[str]:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdmbench.spec import RunSpec, validated
-from mdmbench.stats import Interval, mean, ratio, resampled
+from mdmbench.stats import Interval, mean, pass_at_k, ratio, resampled
 from mdmbench.store import Record, Run
 
 RULE = ("schedule", "steps", "scores", "top_p", "top_k")
 """Loop settings that belong to the rule: runs that differ in them are compared with each other."""
+
+PASS_AT = (5, 10, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Row:
     group           runs with the same one can be compared: same model, task and loop settings
     settings        loop settings that are not the default
     scores          mean over the examples, in [0, 1]; `headline` names the one to quote
+                    and first averaged over the samples of an example
     nfe, nfe_until  mean forwards an example; until the end, all of them where the answer has none
     speedup         of `nfe` and of decode `seconds`: baseline / this run, on common examples
     tpf, tpf_tail   answer positions a forward, without and with the tail behind the answer's end
@@ -144,10 +147,10 @@ def _row(
 ) -> Row:
     settings, records = run.spec["settings"], [timed.record for timed in own.values()]
     n, forwards = len(records), sum(r.nfe for r in records)
+    measured = [r for r in records if r.nfe]
     filled = sum(r.filled for r in records)
     ends = any(r.nfe_until is not None for r in records)
-    until = [r.nfe if r.nfe_until is None else r.nfe_until for r in records if ends]
-    names = sorted({name for r in records for name in r.scores})
+    until = [r.nfe if r.nfe_until is None else r.nfe_until for r in measured if ends]
     return Row(
         group=group,
         headline=run.spec["headline"],
@@ -158,27 +161,45 @@ def _row(
         sampler=settings["sampler"],
         knobs=settings["knobs"],
         n=n,
-        scores={k: _interval(mean, (r.scores[k] for r in records if k in r.scores)) for k in names},
-        nfe=_interval(resampled, (r.nfe for r in records)),
+        scores=_scores(records),
+        nfe=_interval(resampled, (r.nfe for r in measured)),
         nfe_until=_interval(resampled, until),
         speedup=_speedup(old, own),
         tpf=_per(sum(r.length for r in records), forwards),
         tpf_tail=_per(filled, forwards),
-        forward_tokens=_per(sum(r.forward_tokens for r in records), n),
+        forward_tokens=_per(sum(r.forward_tokens for r in records), len(measured)),
         forced=_per(sum(r.forced for r in records), filled),
-        bound_spent=_per(sum(r.bound_spent for r in records), n),
+        bound_spent=_per(sum(r.bound_spent for r in records), len(measured)),
         seconds=_seconds(records),
         baseline=baseline,
         run=run.path,
     )
 
 
+def _scores(records: Sequence[Record]) -> dict[str, Interval | None]:
+    """By name; where examples have several samples, pass@1 comes with pass@k (2107.03374)."""
+    samples: dict[str, list[Record]] = {}
+    for r in records:
+        samples.setdefault(r.meta.get("example", r.id), []).append(r)
+    found: dict[str, list[float]] = {}
+    for same in samples.values():
+        for name in {name for r in same for name in r.scores}:
+            values = [r.scores[name] for r in same if name in r.scores]
+            found.setdefault(name, []).append(sum(values) / len(values))
+            for k in PASS_AT if name == "pass@1" else ():
+                if k <= len(values):
+                    chance = pass_at_k(len(values), round(sum(values)), k)
+                    found.setdefault(f"pass@{k}", []).append(chance)
+    return {name: _interval(mean, found[name]) for name in sorted(found)}
+
+
 def _changed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the loop's settings; "raw" is what the default of `scores` is resolved to."""
-    shown = ("model", "task", "sampler", "knobs", "task_knobs")
+    """Of the loop and the model; some defaults are what None is resolved to."""
+    shown = ("model", "task", "sampler", "knobs", "task_knobs", "model_knobs")
     defaults = {k: f.default for k, f in RunSpec.model_fields.items() if k not in shown}
-    defaults["scores"] = "raw"
-    return {k: settings[k] for k, v in defaults.items() if settings[k] != v}
+    defaults |= {"scores": "raw", "chat": False, "dtype": "float32"}
+    changed = {k: settings[k] for k, v in defaults.items() if settings[k] not in (v, None)}
+    return {**settings["model_knobs"], **changed}
 
 
 def _interval(of: Callable[[list[float]], Interval], values: Iterable[float]) -> Interval | None:

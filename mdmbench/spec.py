@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -18,7 +18,14 @@ class RunSpec(BaseModel):
     """The settings of one run. Its resolved form is stored, and its digest names the run's folder.
 
     Batch size, device and the number of examples are not among them: they change no answer.
-    None stands for the default of the sampler's preset or of the loop.
+    None stands for the default of the sampler's preset, of the task, of the model or of the loop.
+
+    gen_length  answer tokens of a text task
+    chat        whether prompts go through the model's chat template
+    pad_to      canvas length up to which masks follow the answer, seen and never filled
+    eos         free; never: EOS is not written; last: what proposes EOS or an end of turn comes
+                last (LLaDA generate.py: logits_eos_inf, confidence_eos_eot_inf)
+    cfg         scale of classifier-free guidance, two forwards a step
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -28,6 +35,12 @@ class RunSpec(BaseModel):
     sampler: str = "eb"
     knobs: dict[str, Any] = Field(default_factory=dict)
     task_knobs: dict[str, Any] = Field(default_factory=dict)
+    model_knobs: dict[str, Any] = Field(default_factory=dict)
+    gen_length: int | None = Field(None, ge=1, le=1_000_000)
+    chat: bool | None = None
+    pad_to: Annotated[int, Field(ge=1)] | Literal["max"] | None = None
+    eos: Literal["free", "never", "last"] = "free"
+    cfg: float = Field(0.0, ge=0, allow_inf_nan=False)
     block_length: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1, le=1_000_000)
     schedule: str | None = None
@@ -36,7 +49,7 @@ class RunSpec(BaseModel):
     top_k: int | None = Field(None, ge=1, le=10_000_000)
     scores: Literal["raw", "filtered"] | None = None
     stop: Literal["full", "until"] = "full"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
     seed: int = Field(0, ge=0, lt=2**31)
 
     @field_validator("temperature")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -48,6 +49,12 @@ def resampled(values: Sequence[float]) -> Interval:
     if np.ptp(array) == 0:
         return Interval(float(array[0]), float(array[0]), float(array[0]))
     return _around(value, *_bootstrap(np.mean, array))
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The chance that one of k samples passes, drawn without replacement from n of which `correct`
+    do: the unbiased estimate of 2107.03374, section 2.1."""
+    return 1 - math.comb(n - correct, k) / math.comb(n, k)
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Interval | None:

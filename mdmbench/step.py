@@ -20,12 +20,17 @@ class Draw:
     temperature  0: the most likely token; above: a draw from softmax(logits / temperature)
     top_p top_k  cut the distribution, in this order, after the temperature (Dream)
     filtered     score the tempered and cut distribution (Dream) instead of softmax(logits) (LLaDA)
+    never        tokens that are not written: their logits are -inf (LLaDA's logits_eos_inf)
+    late         tokens that scores know nothing of: a position that proposes one has confidence 0
+                 and comes last (LLaDA's confidence_eos_eot_inf, as it works at temperature 0)
     """
 
     temperature: float = 0.0
     top_p: float | None = None
     top_k: int | None = None
     filtered: bool = False
+    never: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
 
 
 class Step:
@@ -57,6 +62,8 @@ class Step:
         self.tokens, self.positions, self.eligible = tokens, positions, eligible
         self.index, self.block_index, self.block_masks = index, block_index, block_masks
         self._raw, self._keys, self._draw, self._schedule = logits, keys, draw, schedule
+        if draw.never:
+            self._raw = _without(logits, draw.never)
 
     @cached_property
     def asked(self) -> Tensor:
@@ -85,7 +92,7 @@ class Step:
     def proposal(self) -> Tensor:
         """int64 [B, W]: the token that would be written."""
         if not self._draw.temperature:
-            return self._statistics[0]
+            return self._raw.argmax(-1) if self._draw.late else self._statistics[0]
         v = torch.arange(self._cut.shape[-1], device=self._cut.device)
         keys, index = self._keys[:, None, None], self.index[:, None, None]
         gumbel = noise.gumbel(keys, noise.TOKEN, index, self.positions[..., None], v)
@@ -96,7 +103,7 @@ class Step:
         """float64 [B, W]: the probability of the proposal."""
         _, peak, rest, _ = self._statistics
         top = 1 / (1 + rest)
-        if not self._draw.temperature:
+        if not self._draw.temperature and not self._draw.late:
             return top
         value = self._scored.gather(-1, self.proposal[..., None])[..., 0]
         return torch.exp((value - peak).double()) * top
@@ -152,9 +159,10 @@ class Step:
             z = z.masked_fill(z < z.topk(draw.top_k).values[..., -1:], -torch.inf)
         return z
 
-    @property
+    @cached_property
     def _scored(self) -> Tensor:
-        return self._cut if self._draw.filtered else self._raw
+        known = self._cut if self._draw.filtered else self._raw
+        return _without(known, self._draw.late) if self._draw.late else known
 
     @cached_property
     def _statistics(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -173,6 +181,10 @@ def statistics(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gap = (peak[..., None] - logits).clamp_(max=1e4)
     e = torch.exp(-gap).scatter_(-1, best[..., None], 0)
     return best, peak, e.sum(-1).double(), e.mul_(gap).sum(-1).double()
+
+
+def _without(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    return logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -torch.inf)
 
 
 def _top_p(logits: Tensor, p: float) -> Tensor:

@@ -30,7 +30,10 @@ from mdmbench.errors import UserError
 class Record:
     """One example of a run; see `base.Decoded` for the units.
 
-    answer  the answer region's symbols, joined
+    answer  the answer region's symbols, joined; of a text task its text up to the end token
+    notes   how the answer was read, and what became of its programs
+    pieces  the text of each token of the answer region, for text tasks
+    committed_at  of each position of the answer region, see `base.Decoded`
     length  answer positions filled by the model up to the answer's end
     filled  answer positions filled by the model, the tail behind the end included
     session which entry of env.json made it, from 0
@@ -41,6 +44,7 @@ class Record:
     id: str
     answer: str
     scores: dict[str, float]
+    notes: dict[str, str]
     meta: dict[str, Any]
     nfe: int
     nfe_until: int | None
@@ -50,6 +54,7 @@ class Record:
     forced: int
     bound_spent: float
     committed_at: list[int]
+    pieces: list[str]
     batch_size: int
     seconds: Seconds
     session: int = 0

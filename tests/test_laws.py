@@ -57,7 +57,8 @@ MODEL = HashModel()
 
 
 def canvases(count: int = 9, length: int = 12, seed: int = 0) -> list[Canvas]:
-    """Ragged canvases with a prompt, givens inside the answer, and a mask inside the prompt."""
+    """Ragged canvases with a prompt, givens inside the answer, a mask inside the prompt, and masks
+    behind the answer's end."""
     rng = torch.Generator().manual_seed(seed)
     made = []
     for i in range(count):
@@ -66,7 +67,8 @@ def canvases(count: int = 9, length: int = 12, seed: int = 0) -> list[Canvas]:
         tokens[prompt:][torch.rand(length, generator=rng) < 0.8] = MODEL.mask_id
         if i == 2:
             tokens[0] = MODEL.mask_id
-        made.append(Canvas(f"c{i}", tuple(tokens.tolist()), prompt))
+        tail = (MODEL.mask_id,) * 3 if i % 5 == 3 else ()
+        made.append(Canvas(f"c{i}", (*tokens.tolist(), *tail), prompt, prompt + length))
     return made
 
 
@@ -92,6 +94,10 @@ HOWS: dict[str, dict[str, Any]] = {
     "filtered": {"draw": Draw(0.7, top_p=0.9, top_k=4, filtered=True)},
     **{name: {"schedule": Schedule(name, 5)} for name in SCHEDULES},
     "blocks-scheduled": {"block_length": 6, "schedule": Schedule("linear", 3)},
+    "blocks-from-zero": {"block_length": 5, "from_zero": True},
+    "guided": {"guidance": 1.5},
+    "end-never": {"draw": Draw(never=(1, 2))},
+    "end-last": {"draw": Draw(late=(1, 2))},
 }
 every_how = pytest.mark.parametrize("how", HOWS.values(), ids=HOWS)
 
@@ -104,11 +110,12 @@ def test_givens_stay_and_no_mask_is_left(rule: Sampler, how: dict[str, Any]) -> 
     assert set(done) == {c.id for c in items}
     for canvas in items:
         decoded = done[canvas.id]
-        assert MODEL.mask_id not in decoded.tokens
-        for before, after, at in zip(
-            canvas.tokens, decoded.tokens, decoded.committed_at, strict=True
+        assert MODEL.mask_id not in decoded.tokens[: canvas.end]
+        for i, (before, after, at) in enumerate(
+            zip(canvas.tokens, decoded.tokens, decoded.committed_at, strict=True)
         ):
-            assert (at == NEVER) == (before != MODEL.mask_id)
+            asked = before == MODEL.mask_id and i < (canvas.end or len(canvas.tokens))
+            assert (at == NEVER) != asked
             assert at != NEVER or before == after
 
 
@@ -120,8 +127,9 @@ def test_each_step_commits_unless_the_schedule_asks_to_wait(
     waits = how.get("schedule") and how["schedule"].name in ("dream", "ancestral")
     for decoded in run(rule, canvases(), **how).values():
         steps = set(decoded.committed_at) - {NEVER}
-        assert decoded.nfe == max(steps) + 1
-        assert waits or steps == set(range(decoded.nfe))
+        forwards = 2 if "guidance" in how else 1
+        assert decoded.nfe == forwards * (max(steps) + 1)
+        assert waits or steps == set(range(max(steps) + 1))
         assert decoded.forward_tokens == decoded.nfe * len(decoded.tokens)
         assert 0 <= decoded.forced <= decoded.nfe
 
@@ -173,10 +181,50 @@ def test_blocks_are_filled_from_the_left(rule: Sampler) -> None:
         canvases(), _in_order(run(rule, canvases(), block_length=3)), strict=True
     ):
         at = decoded.committed_at
-        blocks = [at[i : i + 3] for i in range(canvas.start, len(at), 3)]
+        blocks = [at[i : i + 3] for i in range(canvas.start, canvas.end or len(at), 3)]
         steps = [[a for a in block if a != NEVER] for block in blocks]
         steps = [s for s in steps if s]
         assert all(max(a) < min(b) for a, b in pairwise(steps))
+
+
+@every_rule
+def test_blocks_from_zero_are_those_of_the_canvas(rule: Sampler) -> None:
+    for decoded in run(rule, canvases(), block_length=5, from_zero=True).values():
+        blocks = [decoded.committed_at[i : i + 5] for i in range(0, len(decoded.tokens), 5)]
+        steps = [[at for at in block if at != NEVER] for block in blocks]
+        assert all(max(a) < min(b) for a, b in pairwise(filter(None, steps)))
+
+
+@every_rule
+def test_a_token_that_is_never_written_is_not(rule: Sampler) -> None:
+    items = {canvas.id: canvas for canvas in canvases()}
+    for id, decoded in run(rule, canvases(), draw=Draw(never=(3, 4))).items():
+        assert all(
+            after == before or after not in (3, 4)
+            for before, after in zip(items[id].tokens, decoded.tokens, strict=True)
+        )
+
+
+def test_what_ends_an_answer_can_be_made_to_come_last() -> None:
+    """Of eight positions one at least proposes something else, and waits for none that ends."""
+
+    def early(draw: Draw) -> int:
+        """How often token 1 is among an answer's first two."""
+        found = 0
+        for decoded in run(TopK(k=1), canvases(30), draw=draw).values():
+            steps = zip(decoded.committed_at, decoded.tokens, strict=True)
+            found += [t for at, t in sorted(steps) if at != NEVER][:2].count(1)
+        return found
+
+    assert early(Draw()) > 0 == early(Draw(late=(1,)))
+
+
+def test_guidance_costs_two_forwards_a_step_and_changes_answers() -> None:
+    plain = run(TopK(k=1), canvases())
+    led = run(TopK(k=1), canvases(), guidance=2.0)
+    assert all(led[i].nfe == 2 * plain[i].nfe for i in plain)
+    assert all(led[i].forward_tokens == 2 * plain[i].forward_tokens for i in plain)
+    assert any(led[i].tokens != plain[i].tokens for i in plain)
 
 
 def _in_order(done: dict[str, Decoded]) -> list[Decoded]:
@@ -195,7 +243,8 @@ def test_stopping_early_costs_what_the_full_run_says(rule: Sampler) -> None:
         assert decoded.nfe_until == full[i].nfe_until
         assert decoded.tokens[: decoded.end] == full[i].tokens[: decoded.end]
         assert decoded.nfe == (full[i].nfe if decoded.end is None else full[i].nfe_until)
-        assert MODEL.mask_id not in decoded.tokens
+    for canvas in canvases():
+        assert MODEL.mask_id not in early[canvas.id].tokens[: canvas.end]
 
 
 def test_every_finished_slot_is_taken_by_the_next_example() -> None:

@@ -3,13 +3,14 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 
 from mdmbench import bundled, resolve
 from mdmbench.base import NEVER, Canvas, Decoded, Example, Seconds
-from mdmbench.canvas import Symbols, counts, first_end, join
+from mdmbench.canvas import Symbols, counts, first_end, restored
 from mdmbench.errors import UserError, unknown
 from mdmbench.samplers import SAMPLERS
 from mdmbench.samplers.budget import EB
@@ -108,7 +109,7 @@ def test_a_missing_or_foreign_file_is_an_error(tmp_path: Path) -> None:
     missing = f"{tmp_path / 'no.py'}:Half"
     text = f"no file {str(tmp_path / 'no.py')!r} for sampler {missing!r}\nwrite FILE.py:NAME"
     assert refusal(resolve.sampler, missing, {}) == text
-    assert refusal(resolve.sampler, ":Half", {}).startswith("no file '' for sampler ':Half'")
+    assert refusal(resolve.sampler, ":Half", {}).startswith("no file '.' for sampler ':Half'")
     (tmp_path / "notes.txt").write_text("x = 1")
     text = f"{tmp_path / 'notes.txt'} is not a Python file\nwrite FILE.py:NAME"
     assert refusal(resolve.sampler, f"{tmp_path / 'notes.txt'}:Half", {}) == text
@@ -170,7 +171,7 @@ def test_an_unknown_name_proposes_the_nearest() -> None:
     )
     text = refusal(resolve.task, "soduku", {})
     assert text.startswith(
-        "unknown task 'soduku'\ndid you mean 'sudoku'? known: FILE.py:NAME, maze"
+        "unknown task 'soduku'\ndid you mean 'sudoku'? known: FILE.py:NAME, arithmetic"
     )
     text = refusal(resolve.sampler, "eb", {"gama": 1})
     assert text == "unknown knob of sampler eb 'gama'\ndid you mean 'gamma'? known: gamma, proxy"
@@ -374,16 +375,17 @@ def test_every_bundled_recipe_is_a_plan_of_samplers_that_exist() -> None:
         settings = {k: v for k, v in recipe(path).items() if k != "limit"}
         for spec in plan(settings):
             resolve.sampler(spec.sampler, spec.knobs)
-            assert spec.task in bundled.tasks()
+            assert resolve.task_class(spec.task)
 
 
 # Symbols
 
 
 def test_an_answer_is_stored_so_that_a_person_can_read_it() -> None:
-    assert join(["5", "3", "."]) == "53."
-    assert join(["(0,1)", ";", "<PATH_END>"]) == "(0,1) ; <PATH_END>"
-    assert join([]) == ""
+    for symbols, text in ((("5", "3", "."), "53."), (("(0,1)", ";", "E"), "(0,1) ; E")):
+        assert Symbols(symbols).stored(symbols) == text
+        task: Any = SimpleNamespace(symbols=symbols)
+        assert restored(task, text) == list(symbols)
 
 
 def test_symbols_become_tokens_and_tokens_symbols() -> None:

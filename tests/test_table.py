@@ -35,6 +35,8 @@ def record(id: str, nfe: int, solved: float = 1, **fields: Any) -> Record:
         "answer": "1",
         "scores": {"solved": float(solved)},
         "meta": {},
+        "notes": {},
+        "pieces": [],
         "nfe_until": None,
         "length": 48,
         "filled": 48,
@@ -57,7 +59,8 @@ def write(
     device: str = "cpu",
     **settings: Any,
 ) -> Run:
-    defaults = {"model": "tiny", "task": "sudoku", "task_knobs": {"side": 9}, "scores": "raw"}
+    defaults = {"model": "tiny", "task": "sudoku", "task_knobs": {"side": 9}}
+    defaults |= {"scores": "raw", "dtype": "float32"}
     spec = RunSpec(**{**defaults, **settings, "sampler": sampler, "knobs": knobs})
     content = {"schema": 1, "task_version": "1", "headline": "solved", "model_digest": "ab"}
     run = Run.create(out, sampler, {**content, "settings": spec.model_dump(), **(stored or {})})

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from mdmbench import training
-from mdmbench.canvas import Symbols
+from mdmbench import canvas, trainees, training
 from mdmbench.errors import UserError
-from mdmbench.models import puzzle
-from mdmbench.training import Batches, Recipe
+from mdmbench.models import checkpoint
+from mdmbench.trainees import PAD, PuzzleTrainee, TextTrainee
+from mdmbench.training import Recipe
+
+CPU = torch.device("cpu")
 
 SMALL = Recipe(
     task="sudoku",
@@ -29,12 +32,12 @@ EDGES = replace(
     SMALL, task="maze", task_knobs={"size": "5", "form": "edges"}, puzzles=0, steps=2, batch_size=2
 )
 RASTER = replace(EDGES, task_knobs={"size": "5"})
+TEXT = replace(EDGES, task="arithmetic", task_knobs={}, heads=2, loops=1)
 
 
 def train(recipe: Recipe, out: Path) -> dict[str, torch.Tensor]:
     training.train(recipe, out, "cpu", threads=1, save_every=1, observer=lambda *_: None)
-    model = puzzle.load(out, device=torch.device("cpu"), dtype=torch.float32)
-    return model.net.state_dict()
+    return load_file(out / "model.safetensors")
 
 
 def stopping(at: int):  # type: ignore[no-untyped-def]
@@ -45,7 +48,11 @@ def stopping(at: int):  # type: ignore[no-untyped-def]
     return observer
 
 
-@pytest.mark.parametrize("recipe", [SMALL, RASTER, EDGES], ids=["sudoku", "raster", "edges"])
+@pytest.mark.parametrize(
+    "recipe",
+    [SMALL, RASTER, EDGES, TEXT],
+    ids=["sudoku", "raster", "edges", "arithmetic"],
+)
 def test_a_stopped_training_ends_with_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
     whole = train(recipe, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -79,19 +86,13 @@ def test_another_recipe_in_the_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_only_blanks_are_masked_at_every_rate() -> None:
-    task = training.trainable("sudoku", {"side": "4"})
-    batches = Batches(SMALL, task, Symbols(tuple("1234")))
+    made = trainees.trainee(SMALL, CPU)
+    assert isinstance(made, PuzzleTrainee)
     shares = []
     for step in range(50):
-        tokens, full, masked = batches(step)
-        blanks = torch.tensor(
-            [
-                [c is None for c in e.cells]
-                for e in batches._examples(
-                    step, torch.Generator().manual_seed(SMALL.seed * training.STRIDE + step)
-                )
-            ]
-        )
+        tokens, full, masked = made.batch(step)
+        drawn = made.drawn(step, trainees.randomness(SMALL, step))
+        blanks = torch.tensor([[cell is None for cell in e.cells] for e in drawn])
         assert not (masked & ~blanks).any()
         assert ((tokens == 4) == masked).all()
         assert torch.equal(tokens[~masked], full[~masked])
@@ -113,3 +114,91 @@ def test_the_card_tells_the_command(tmp_path: Path) -> None:
     card = (tmp_path / "README.md").read_text()
     assert "mdmbench train --task sudoku --steps 6 --batch-size 8 --puzzles 10" in card
     assert "-T side=4 -T givens=6-9" in card
+
+
+@pytest.fixture(scope="module")
+def text() -> TextTrainee:
+    made = trainees.trainee(replace(TEXT, batch_size=16), CPU)
+    assert isinstance(made, TextTrainee)
+    return made
+
+
+def test_only_answers_are_masked_and_they_end_in_eos(text: TextTrainee) -> None:
+    spec = text.net.spec
+    for step in range(20):
+        tokens, full, masked = text.batch(step)
+        drawn = text.drawn(step, trainees.randomness(text.recipe, step))
+        for row, question in enumerate(drawn):
+            ids = text.ids(question.prompt), text.ids(question.target)
+            start, end = len(ids[0]), len(ids[0]) + text.task.gen_length
+            assert full[row, :start].tolist() == ids[0]
+            assert full[row, start : start + len(ids[1])].tolist() == ids[1]
+            assert set(full[row, start + len(ids[1]) : end].tolist()) == set(spec.eos_ids)
+            assert set(full[row, end:].tolist()) <= {PAD}
+            assert not masked[row, :start].any() and not masked[row, end:].any()
+        assert ((tokens == spec.mask_id) == masked).all()
+        assert torch.equal(tokens[~masked], full[~masked])
+
+
+def test_a_pool_is_all_that_is_drawn_from() -> None:
+    made = trainees.trainee(replace(TEXT, puzzles=3, batch_size=16), CPU)
+    assert isinstance(made, TextTrainee)
+    drawn = [made.drawn(step, trainees.randomness(made.recipe, step)) for step in range(4)]
+    assert {q.id for questions in drawn for q in questions} == {f"train:0:{i}" for i in range(3)}
+
+
+def test_what_pads_a_batch_is_never_seen(text: TextTrainee) -> None:
+    tokens, _, masked = text.batch(0)
+    padded = torch.nn.functional.pad(tokens, (0, 5), value=PAD)
+    wider = torch.nn.functional.pad(masked, (0, 5))
+    torch.testing.assert_close(text.logits(padded, wider), text.logits(tokens, masked))
+
+
+def test_training_sees_a_canvas_as_the_loop_shows_it(text: TextTrainee) -> None:
+    """Rows of different lengths: what the loop asks of the model is what was trained."""
+    canvases = text.held_out()
+    widest = max(len(c.tokens) for c in canvases)
+    rows = [[*c.tokens, *[PAD] * (widest - len(c.tokens))] for c in canvases]
+    tokens = torch.tensor(rows)
+    masked = tokens == text.net.spec.mask_id
+    where = torch.stack([row.nonzero()[:, 0] for row in masked])
+    lengths = torch.tensor([len(c.tokens) for c in canvases])
+    seen = text.model().start()(tokens, where, lengths).flatten(0, 1)
+    trained = text.logits(tokens, masked)
+    trained[:, text.net.spec.mask_id] = -torch.inf
+    torch.testing.assert_close(seen, trained, rtol=1e-4, atol=1e-4)
+
+
+def test_a_saved_text_model_is_the_one_that_was_trained(text: TextTrainee, tmp_path: Path) -> None:
+    text.save(tmp_path)
+    loaded = checkpoint.load(tmp_path, device=CPU, dtype=torch.float32)
+    assert loaded.encoder.spec == text.net.spec
+    tokens = text.batch(0)[0].clamp(min=0)
+    where = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
+    before, after = (m.start()(tokens, where, None) for m in (text.model(), loaded))
+    assert torch.equal(before, after)
+    question = next(text.task.training(5))
+    read = canvas.tokenizer(tmp_path)
+    assert read(question.target)["input_ids"] == text.ids(question.target)
+    assert read.decode(text.ids(question.prompt)) == question.prompt
+    assert (read.mask_token_id, read.eos_token_id) == (loaded.mask_id, loaded.eos_ids[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loops": 4}, "runs its layers once"),
+        ({"heads": 3}, "does not divide into 3 heads"),
+        ({"task": "gsm8k"}, "makes no training examples"),
+    ],
+)
+def test_what_a_text_model_cannot_be_is_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        trainees.trainee(replace(TEXT, **change), CPU)  # type: ignore[arg-type]
+
+
+def test_an_answer_without_room_for_its_end_is_refused(text: TextTrainee) -> None:
+    question = next(text.task.training(0))
+    long = replace(question, target=" 1" * text.task.gen_length)
+    with pytest.raises(UserError, match="EOS must fit in too"):
+        text.answer(long)

@@ -18,6 +18,7 @@ class HashModel:
     mask_id: int = 0
     eos_ids: tuple[int, ...] = (1,)
     max_length: int = 64
+    block: int | None = None
     calls: int = 0
 
     device = torch.device("cpu")

@@ -1,47 +1,67 @@
-"""Models by name: one that ships with the package, or a folder with config.json and weights."""
+"""Models by name: one that ships with the package, a folder, or an id on the hub."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mdmbench import bundled
-from mdmbench.errors import UserError, unknown
-from mdmbench.models import puzzle
-from mdmbench.models.checkpoint import read_config
+from mdmbench import bundled, resolve
+from mdmbench.errors import UserError
+from mdmbench.models import checkpoint, hub, puzzle
+from mdmbench.models.encoder import NativeModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+WHOLE = 1 << 28
+"""Bytes up to which a file of weights is part of the digest as a whole."""
 
-def folder(name: str) -> Path:
-    """Where the model of this name lies."""
+
+def folder(name: str, revision: str | None = None) -> Path:
+    """Where the model of this name lies; one on the hub is fetched."""
     known = bundled.models()
-    if name in known:
-        return known[name]
-    if Path(name).is_dir():
-        return Path(name)
-    raise unknown("model", name, [*known, "FOLDER"])
+    return known[name] if name in known else hub.locate(name, revision)
 
 
-def load(name: str, *, device: torch.device, dtype: str) -> puzzle.PuzzleModel:
-    """The puzzle model of this name. Raises UserError where it cannot be loaded."""
-    path = folder(name)
-    architectures = read_config(path).get("architectures")
-    if architectures != [puzzle.ARCHITECTURE]:
-        raise UserError(
-            f"model {name} is {architectures}, and no task here is for text models yet",
-            f"choose a model with architectures [{puzzle.ARCHITECTURE!r}]: "
-            + ", ".join(bundled.models()),
-        )
+def is_puzzle(path: Path) -> bool:
+    return checkpoint.read_config(path).get("architectures") == [puzzle.ARCHITECTURE]
+
+
+def options(name: str, knobs: Mapping[str, Any]) -> tuple[checkpoint.Options, str | None]:
+    """What -M says: how the checkpoint is to be read, and its revision on the hub."""
+    rest = {knob: value for knob, value in knobs.items() if knob != "revision"}
+    revision = knobs.get("revision")
+    found: checkpoint.Options = resolve.build("model", name, checkpoint.Options, rest)
+    return found, None if revision is None else str(revision)
+
+
+def load(
+    path: Path, *, device: torch.device, dtype: str, options: checkpoint.Options
+) -> puzzle.PuzzleModel | NativeModel:
+    """The model in a folder. Raises UserError where it cannot be loaded."""
+    if not is_puzzle(path):
+        return checkpoint.load(path, device=device, dtype=DTYPES[dtype], options=options)
+    if options != checkpoint.Options():
+        raise UserError(f"{path} is a puzzle model and has no -M options", "leave them out")
     return puzzle.load(path, device=device, dtype=DTYPES[dtype])
 
 
-def digest(name: str) -> str:
-    """Of the model's config and weights: it changes when an answer can."""
+def digest(path: Path) -> str:
+    """Of all that an answer depends on: config, tokenizer, weights. Of a large file of weights,
+    the size, the first and the last megabyte: reading 16 GB takes longer than loading them."""
     found = sha256()
-    for path in sorted([*folder(name).glob("config.json"), *folder(name).glob("*.safetensors")]):
-        with path.open("rb") as file:
-            found.update(file_digest(file, "sha256").digest())
+    for file in sorted([*path.glob("*.json"), *path.glob("*.safetensors"), *path.glob("*.txt")]):
+        size = file.stat().st_size
+        with file.open("rb") as data:
+            if size <= WHOLE:
+                found.update(file_digest(data, "sha256").digest())
+                continue
+            found.update(f"{size}".encode() + data.read(1 << 20))
+            data.seek(-(1 << 20), 2)
+            found.update(data.read())
     return found.hexdigest()[:12]
 
 

@@ -1,14 +1,16 @@
-"""The transformer that dense masked diffusion checkpoints share, and the `Model` around it.
+"""The transformer that masked diffusion checkpoints share, and the `Model` around it.
 
 Parameter names are those of Hugging Face's Llama; `families.py` maps a checkpoint's names to them.
 Shapes beyond those of `mdmbench.base`: D width of the residual stream, H heads, K key/value heads,
-E size of one head.
+E size of one head, R columns of a head that are rotated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from itertools import islice
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +18,25 @@ from torch import Tensor, nn
 
 from mdmbench.base import Forward
 from mdmbench.errors import UserError
+from mdmbench.models.experts import MLP, Experts, Mixture
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that tells one dense checkpoint from another.
+    """Everything that tells one checkpoint from another.
 
-    vocab_rows  rows of the embedding, which may exceed the tokenizer's vocabulary
-    rope_fp32   rotate queries and keys in float32 whatever the model's dtype is
-    tie         the head is the embedding matrix
-    shift       row i - 1 predicts the token at position i (models adapted from next-token ones)
+    vocab_rows    rows of the embedding, which may exceed the tokenizer's vocabulary
+    ff            inner width of a dense feed-forward
+    rotary        R, an even number; the other columns of a head know no position. None: E
+    rope_fp32     rotate queries and keys in float32 whatever the model's dtype is
+    layer_norm    LayerNorm with a bias instead of RMSNorm
+    qk_norm       queries and keys pass an RMSNorm of each head before they are rotated
+    tie           the head is the embedding matrix
+    shift         row i - 1 predicts the token at position i (models adapted from next-token ones)
+    block         a position sees its own block of so many, counted from position 0, and every
+                  block before it; None: it sees everything
+    experts       the layers that choose among experts; None: every feed-forward is dense
+    conditioning  width of the time embedding of a diffusion transformer (`dit.py`); 0: it has none
     """
 
     vocab_rows: int
@@ -37,13 +48,21 @@ class ModelSpec:
     ff: int
     norm_eps: float
     rope_theta: float
-    rope_fp32: bool
-    qkv_bias: bool
     tie: bool
     mask_id: int
     eos_ids: tuple[int, ...]
     max_length: int
-    shift: bool
+    rotary: int | None = None
+    rope_fp32: bool = False
+    layer_norm: bool = False
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    shift: bool = False
+    block: int | None = None
+    experts: Experts | None = None
+    conditioning: int = 0
 
 
 class RMSNorm(nn.Module):
@@ -55,23 +74,41 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, D]` -> `[B, L, D]`."""
+        """`[..., D]` -> `[..., D]`."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * wide.to(x.dtype)
 
 
+def norm(spec: ModelSpec) -> nn.Module:
+    """A norm of the residual stream."""
+    kind = nn.LayerNorm if spec.layer_norm else RMSNorm
+    return kind(spec.width, eps=spec.norm_eps)
+
+
+def tables(frequencies: Tensor, length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `[length, R]` of float32 `frequencies` `[R/2]`.
+
+    A table that was made from cast frequencies moves the logits of bfloat16 models.
+    """
+    position = torch.arange(length, device=frequencies.device).float()
+    angle = torch.outer(position, frequencies).repeat(1, 2)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (j, j + E/2) of `x` `[B, H, L, E]` by tables that broadcast to it.
+    """Turn the pairs (j, j + R/2) of `x` `[B, H, L, E]` by tables that broadcast to `[..., R]`.
 
     The dtype of the tables decides the precision: float32 tables promote a bfloat16 `x`.
     """
-    low, high = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-high, low), dim=-1) * sin).to(x.dtype)
+    turned, still = x.tensor_split([cos.shape[-1]], dim=-1)
+    low, high = turned.chunk(2, dim=-1)
+    turned = (turned * cos + torch.cat((-high, low), dim=-1) * sin).to(x.dtype)
+    return torch.cat((turned, still), dim=-1) if still.shape[-1] else turned
 
 
 class Attention(nn.Module):
-    """Bidirectional attention with rotary positions and, where K < H, shared keys and values."""
+    """Attention with rotary positions and, where K < H, shared keys and values."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -81,51 +118,56 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(spec.width, queries, bias=spec.qkv_bias)
         self.k_proj = nn.Linear(spec.width, keys, bias=spec.qkv_bias)
         self.v_proj = nn.Linear(spec.width, keys, bias=spec.qkv_bias)
-        self.o_proj = nn.Linear(queries, spec.width, bias=False)
+        self.o_proj = nn.Linear(queries, spec.width, bias=spec.out_bias)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        if spec.qk_norm:
+            self.q_norm = RMSNorm(spec.head_dim, spec.norm_eps)
+            self.k_norm = RMSNorm(spec.head_dim, spec.norm_eps)
 
     def split(self, x: Tensor) -> Tensor:
         """`[B, L, H*E]` -> `[B, H, L, E]`."""
         return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """`x` `[B, L, D]`, `mask` bool `[B, 1, 1, L]` or None -> `[B, L, D]`."""
-        query = rotate(self.split(self.q_proj(x)), cos, sin)
-        key = rotate(self.split(self.k_proj(x)), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
+        """`x` `[B, L, D]`, `seen` bool that broadcasts to `[B, H, L, L]` or None -> `[B, L, D]`."""
+        query = rotate(self.q_norm(self.split(self.q_proj(x))), cos, sin)
+        key = rotate(self.k_norm(self.split(self.k_proj(x))), cos, sin)
         value = self.split(self.v_proj(x))
-        seen = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=False, enable_gqa=self.grouped
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen, is_causal=False, enable_gqa=self.grouped
         )
-        return cast(Tensor, self.o_proj(seen.transpose(1, 2).flatten(2)))
-
-
-class MLP(nn.Module):
-    """SiLU-gated feed-forward."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(spec.width, spec.ff, bias=False)
-        self.up_proj = nn.Linear(spec.width, spec.ff, bias=False)
-        self.down_proj = nn.Linear(spec.ff, spec.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, L, D]` -> `[B, L, D]`."""
-        return cast(Tensor, self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)))
+        return cast(Tensor, self.o_proj(mixed.transpose(1, 2).flatten(2)))
 
 
 class Layer(nn.Module):
     """Attention and feed-forward, each behind its norm and added to the residual stream."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, index: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(spec.width, spec.norm_eps)
+        self.input_layernorm = norm(spec)
         self.self_attn = Attention(spec)
-        self.post_attention_layernorm = RMSNorm(spec.width, spec.norm_eps)
-        self.mlp = MLP(spec)
+        self.post_attention_layernorm = norm(spec)
+        self.mlp: nn.Module
+        if spec.experts is None or index in spec.experts.dense_layers:
+            self.mlp = MLP(spec.width, spec.ff, spec.mlp_bias)
+        else:
+            self.mlp = Mixture(spec.width, spec.experts)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
         """`[B, L, D]` -> `[B, L, D]`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, seen)
         return cast(Tensor, x + self.mlp(self.post_attention_layernorm(x)))
+
+
+class Net(Protocol):
+    """What `NativeModel` needs of a network."""
+
+    spec: ModelSpec
+
+    def __call__(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
+    def head(self, hidden: Tensor) -> Tensor: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class Encoder(nn.Module):
@@ -138,41 +180,53 @@ class Encoder(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed_tokens = nn.Embedding(spec.vocab_rows, spec.width)
-        self.layers = nn.ModuleList(Layer(spec) for _ in range(spec.layers))
-        self.norm = RMSNorm(spec.width, spec.norm_eps)
+        self.layers = nn.ModuleList(Layer(spec, index) for index in range(spec.layers))
+        self.norm = norm(spec)
         self.lm_head = nn.Linear(spec.width, spec.vocab_rows, bias=False)
         self.register_buffer("cos", None, persistent=False)
         self.register_buffer("sin", None, persistent=False)
 
     def build_rope(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Make the rotary tables `[max_length, E]`, always from integers in float32.
+        """Make the rotary tables `[max_length, R]`.
 
-        A table that was cast, or made from cast frequencies, moves logits of bfloat16 models.
-        LLaDA modeling rotates in float32, Dream modeling casts the finished tables.
+        LLaDA modeling rotates in float32, all others cast the finished tables.
         """
-        even = torch.arange(0, self.spec.head_dim, 2, device=device).float()
-        inverse = 1.0 / self.spec.rope_theta ** (even / self.spec.head_dim)
-        position = torch.arange(self.spec.max_length, device=device).float()
-        angle = torch.outer(position, inverse).repeat(1, 2)
+        columns = self.spec.rotary or self.spec.head_dim
+        even = torch.arange(0, columns, 2, device=device).float()
+        frequencies = 1.0 / self.spec.rope_theta ** (even / columns)
         kept = torch.float32 if self.spec.rope_fp32 else dtype
-        self.cos, self.sin = angle.cos().to(kept), angle.sin().to(kept)
+        self.cos, self.sin = tables(frequencies, self.spec.max_length, kept)
+
+    def seen(self, length: int, mask: Tensor | None) -> Tensor | None:
+        """Which keys a query sees, bool `[B or 1, 1, L or 1, L]`; None: all of them."""
+        keys = None if mask is None else mask[:, None, None, :]
+        if self.spec.block is None or length <= self.spec.block:
+            return keys
+        block = torch.arange(length, device=self.cos.device) // self.spec.block
+        grid = (block <= block[:, None])[None, None]
+        return grid if keys is None else grid & keys
 
     def forward(
-        self, tokens: Tensor, mask: Tensor | None = None, positions: Tensor | None = None
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        depth: int | None = None,
     ) -> Tensor:
         """Hidden states `[B, L, D]` behind the last norm.
 
         tokens     int64 [B, L]
         mask       bool [B, L], True where a position may be attended to; None: everywhere
         positions  int64 [B, L] for the rotary tables; None: 0 to L - 1 in every row
+        depth      layers to run; None: all
         """
         cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
         if positions is not None:
             cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
-        keys = None if mask is None else mask[:, None, None, :]
+        seen = self.seen(tokens.shape[1], mask)
         x = self.embed_tokens(tokens)
-        for layer in self.layers:
-            x = layer(x, cos, sin, keys)
+        for layer in islice(self.layers, depth):
+            x = layer(x, cos, sin, seen)
         return cast(Tensor, self.norm(x))
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -181,15 +235,19 @@ class Encoder(nn.Module):
 
 
 class NativeModel:
-    """A checkpoint as `mdmbench.base.Model`; the encoder must be loaded and on its device."""
+    """A checkpoint as `mdmbench.base.Model`; the network must be loaded and on its device.
 
-    def __init__(self, encoder: Encoder) -> None:
+    block  length of the blocks of block-causal attention; None: every position sees every other
+    """
+
+    def __init__(self, encoder: Net) -> None:
         self.encoder = encoder
         self.mask_id = encoder.spec.mask_id
         self.eos_ids = encoder.spec.eos_ids
         self.max_length = encoder.spec.max_length
         self.vocab_size = encoder.spec.vocab_rows
-        self.device = encoder.embed_tokens.weight.device
+        self.block = encoder.spec.block
+        self.device = next(encoder.parameters()).device
 
     def start(self) -> Forward:
         return self._forward

@@ -125,10 +125,11 @@ class PuzzleModel:
 
     def __init__(self, net: PuzzleNet) -> None:
         self.net = net
-        self.symbols = net.spec.symbols
+        self.symbols, self.end_symbols = net.spec.symbols, net.spec.end_symbols
         self.mask_id = len(self.symbols)
         self.eos_ids = tuple(self.symbols.index(s) for s in net.spec.end_symbols)
         self.max_length = net.length
+        self.block: int | None = None
         self.vocab_size = len(self.symbols) + 1
         self.device = net.embed.weight.device
 

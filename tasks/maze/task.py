@@ -362,4 +362,4 @@ def _prompt(example: Example) -> list[str]:
     return [symbol for symbol in example.cells if symbol is not None]
 
 
-TASK = Maze
+TASKS = {"maze": Maze}

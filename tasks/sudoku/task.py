@@ -427,4 +427,4 @@ def _digits(side: int, where: str, what: str, text: str) -> list[int]:
     return digits
 
 
-TASK = Sudoku
+TASKS = {"sudoku": Sudoku}

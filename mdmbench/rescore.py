@@ -1,0 +1,111 @@
+"""Scores made again from what a run has kept, without its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from mdmbench import canvas, resolve
+from mdmbench.base import Observer
+from mdmbench.errors import UserError
+from mdmbench.job import AnyTask, Item, described
+from mdmbench.scoring.metrics import measure
+from mdmbench.scoring.sandbox import Sandbox
+from mdmbench.scoring.scorer import Judge, cut, result, scorer
+from mdmbench.spec import validated
+from mdmbench.store import Record, Run
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What came of it: the run that holds the scores, and those that are not what they were."""
+
+    path: Path
+    records: int
+    changed: list[str]
+
+
+def rescore(run: Run, sandbox: Callable[[], Sandbox], observer: Observer) -> Rescored:
+    """Scores a run's answers by the task as it is now.
+
+    Where the task has changed since, its settings are others, and the scores go into a run of
+    their own beside the old one. Raises UserError where the task no longer has an example.
+    """
+    spec = validated(run.spec.get("settings", {}))
+    task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
+    judge = Judge(spec.task, spec.task_knobs, sandbox() if hasattr(task, "programs") else None)
+    old = list(run.records())
+    new = list(_scored(run, old, task, judge, observer))
+    stored = _respecified(run, described(spec, task))
+    changed = [
+        f"{a.id}: {name} {a.scores.get(name, 'none')} -> {b.scores.get(name, 'none')}"
+        for a, b in zip(old, new, strict=True)
+        for name in sorted({*a.scores, *b.scores})
+        if a.scores.get(name) != b.scores.get(name)
+    ]
+    if stored == run.spec:
+        return Rescored(run.path, len(old), changed)
+    made = Run.create(run.path.parent, run.path.name.rpartition("-")[0], stored)
+    known = {record.id for record in made.records()}
+    for session, environment in enumerate(run.environments()):
+        mine = [r for r in new if r.session == session and r.id not in known]
+        if mine:
+            with made.writing(environment) as append:
+                append(mine)
+    return Rescored(made.path, len(old), changed)
+
+
+def measured(run: Run, name: str) -> dict[str, float]:
+    """What a metric of the `evaluate` library says of a run's answers, stop phrases cut off.
+
+    Raises UserError for a puzzle, whose answers are no texts, or where the metric cannot be used.
+    """
+    spec = validated(run.spec.get("settings", {}))
+    task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
+    if canvas.is_puzzle(task):
+        raise UserError(f"{run.path}: {spec.task} is a puzzle", "metrics compare texts")
+    records = list(run.records())
+    items = _items(run, records, task)
+    targets = [cast(str, items[record.id].target) for record in records]
+    return measure(name, [cut(task, record.answer) for record in records], targets)
+
+
+def _respecified(run: Run, now: dict[str, Any]) -> dict[str, Any]:
+    """The settings with what is known of the task now; sampler and model are those of the run."""
+    files = {**now["files"], "sampler": run.spec["files"].get("sampler")}
+    return {**now, "files": files, "model_digest": run.spec.get("model_digest")}
+
+
+def _scored(
+    run: Run, records: list[Record], task: AnyTask, judge: Judge, observer: Observer
+) -> list[Record]:
+    items = _items(run, records, task)
+    with closing(scorer(judge, task)) as scores:
+        going = [scores.submit(items[r.id], canvas.restored(task, r.answer)) for r in records]
+        made = []
+        for i, (record, future) in enumerate(zip(records, going, strict=True), start=1):
+            found = result(future)
+            kept = {k: v for k, v in record.notes.items() if k == "unasked"}
+            made.append(replace(record, scores=found.scores, notes={**found.notes, **kept}))
+            observer(f"rescore {run.path.name}", i, len(records))
+    return made
+
+
+def _items(run: Run, records: list[Record], task: AnyTask) -> dict[str, Item]:
+    """The examples of the records, by id."""
+    seed = run.spec["settings"]["seed"]
+    wanted, limit = {record.id for record in records}, len(records)
+    while True:
+        found = {item.id: item for item in task.examples(limit, seed)}
+        missing = sorted(wanted - set(found))
+        if not missing:
+            return found
+        if len(found) < limit:
+            raise UserError(
+                f"{run.path}: task {task.name} has no example {missing[0]} any more",
+                "was the run made with another data file?",
+            )
+        limit *= 2
