@@ -20,7 +20,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy tasks/maze/task.py
+	for file in tasks/*/task.py; do $(BIN)/mypy $$file || exit; done
 
 test: setup
 	$(BIN)/pytest

@@ -33,9 +33,6 @@ def lines(name: str, knobs: Mapping[str, Any], dtype: str | None, device: str) -
     if models.is_puzzle(folder):
         yield _line("family", "a puzzle model of this package")
         return
-    if dtype is not None and dtype not in models.DTYPES:
-        raise UserError(f"dtype is {dtype!r}", f"it is one of {', '.join(models.DTYPES)}")
-    width = models.DTYPES[dtype or models.native_dtype(folder)]
     where = models.device(device)
     config, theirs = checkpoint.read_config(folder), authors.published(name)
     mask, options = _mask(folder, config, options, theirs)
@@ -45,7 +42,7 @@ def lines(name: str, knobs: Mapping[str, Any], dtype: str | None, device: str) -
     yield _line("family", f"{label} ({classes})")
     yield from _shape(spec, net)
     yield _line("mask", mask)
-    yield from _memory(spec, net, width, where)
+    yield from _memory(spec, net, _dtype(folder, config, dtype), where)
     yield from _tensors(folder, checkpoint.Fit(net.state_dict(), found.name, tied))
     yield from _authors(spec, theirs)
 
@@ -73,6 +70,19 @@ def _mask(
         known = f"; the authors' is {theirs.mask_id}" if theirs and theirs.mask_id else ""
         return f"unknown: {said}: give -M mask_id=N{known}", replace(options, mask_id=0)
     return f"{found}, from the tokenizer", replace(options, mask_id=found)
+
+
+def _dtype(folder: Path, config: Mapping[str, Any], asked: str | None) -> torch.dtype:
+    """What is asked for, else that of the weights, else, before they are here, the config's."""
+    if asked is None:
+        try:
+            asked = checkpoint.stored_dtype(folder)
+        except UserError:
+            named = config.get("dtype") or config.get("torch_dtype")
+            asked = named if named in models.DTYPES else "bfloat16"
+    if asked not in models.DTYPES:
+        raise UserError(f"dtype is {asked!r}", f"it is one of {', '.join(models.DTYPES)}")
+    return models.DTYPES[asked]
 
 
 def _shape(spec: ModelSpec, net: Encoder | DiT) -> Iterator[str]:

@@ -14,22 +14,22 @@ def lines(out: Path) -> Iterator[str]:
     """Samplers, presets, tasks, models, recipes, and the runs under `out`."""
     yield "samplers (--sampler, knobs by -S name=value)"
     for name, rule in SAMPLERS.items():
-        yield f"  {name:20}{_knobs(rule):44}{_summary(rule)}"
+        yield f"  {name:22}{_knobs(rule):44}{_summary(rule)}"
     yield "samplers as published (a rule and its settings)"
     for name, preset in PRESETS.items():
         inner = " ".join(f"{k}={v}" for k, v in preset.knobs.items())
         schedule = f"schedule={preset.schedule}" if preset.schedule else ""
-        yield f"  {name:20}{preset.sampler} {inner} {schedule}".rstrip()
+        yield f"  {name:22}{preset.sampler} {inner} {schedule}".rstrip()
     yield "tasks (--task, knobs by -T name=value)"
-    for name in bundled.tasks():
-        made_by = resolve.task_class(name)
-        yield f"  {name:20}{_knobs(made_by):44}{_summary(made_by)}"
+    for file in bundled.tasks().values():
+        for name, made_by in resolve.variants(file).items():
+            yield f"  {name:22}{_knobs(made_by):44}{_summary(made_by)}"
     yield "models (--model)"
     for name, folder in bundled.models().items():
-        yield f"  {name:20}{(folder / 'README.md').read_text().splitlines()[0].lstrip('# ')}"
+        yield f"  {name:22}{(folder / 'README.md').read_text().splitlines()[0].lstrip('# ')}"
     yield "recipes (--config)"
     for path in sorted(bundled.CONFIGS.rglob("*.yaml")):
-        yield f"  {path.stem:20}{path.read_text().splitlines()[0].lstrip('# ')}"
+        yield f"  {path.stem:22}{path.read_text().splitlines()[0].lstrip('# ')}"
     yield f"runs in {out}"
     for run in store.runs([out]) if out.is_dir() else []:
         yield f"  {sum(1 for _ in run.records()):6} examples  {run.path}"

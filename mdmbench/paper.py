@@ -55,9 +55,9 @@ def _published(line: dict[str, str], rows: Sequence[Row]) -> Published:
     def fits(row: Row) -> bool:
         rule = (row.model, row.task, row.sampler, row.knobs.get("gamma"), row.knobs.get("proxy"))
         same = rule == (line["model"], line["task"], line["sampler"], gamma, line["proxy"])
-        return (
-            same and row.settings.get("block_length") == block and row.knobs.get("k") in (None, 1)
-        )
+        canvas = row.settings.get("block_length"), row.settings.get("pad_to")
+        asked = row.knobs.get("k") in (None, 1) and row.task_knobs.get("shots") != 0
+        return same and asked and canvas == (block, line["pad_to"] or None)
 
     return Published(
         table=line["table"],

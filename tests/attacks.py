@@ -90,6 +90,14 @@ def reached(listener: socket.socket) -> bool:
     return False
 
 
+def soon(condition: Callable[[], bool], seconds: float = 1) -> bool:
+    """Whether it comes true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not condition():
+        time.sleep(0.02)
+    return condition()
+
+
 def process(name: str) -> int | None:
     """The id of a process of that name."""
     for path in Path("/proc").glob("[0-9]*/comm"):
@@ -160,14 +168,15 @@ ATTACKS = {
     ),
     "signal the runner": Attack(
         "import os, signal\nos.kill(os.getppid(), signal.SIGUSR1)",
-        lambda stage, _: stage.signalled,
+        lambda stage, _: soon(lambda: stage.signalled),
     ),
     "limit the runner": Attack(
         "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_MSGQUEUE, (7, 7))",
         lambda stage, _: resource.getrlimit(resource.RLIMIT_MSGQUEUE) == (7, 7),
     ),
     "kill another process": Attack(
-        "import os\nos.kill(<victim>, 15)", lambda stage, _: stage.victim.poll() is not None
+        "import os\nos.kill(<victim>, 15)",
+        lambda stage, _: soon(lambda: stage.victim.poll() is not None),
     ),
     "fork without end": Attack(
         f"""
@@ -203,7 +212,11 @@ time.sleep(0.2)
 """,
         daemon_survives,
     ),
-    "allocate": Attack("x = bytearray(3 << 29)\nraise Exception('allocated')", tells("allocated")),
+    "allocate": Attack(
+        # bytes asks for zeroed memory and touches none of it: this costs the machine nothing.
+        "x = bytes(3 << 29)\nraise Exception('allocated')",
+        tells("allocated"),
+    ),
     "hang, deaf to signals": Attack(
         """
 import signal

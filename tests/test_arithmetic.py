@@ -103,7 +103,7 @@ def test_the_questions_are_the_same_on_every_machine() -> None:
         "Question: Emma has 2 boxes of 8 coins each. Rosa has twice as many as Emma."
         " How many coins does Rosa have now?\nAnswer: 8*2=16 coins\n16*2=32 coins\n#### 32"
     )
-    assert sha256(text.encode()).hexdigest()[:12] == "e39a365ccc97"
+    assert sha256(text.encode()).hexdigest()[:12] == "967f978ea8c9"
     assert first(0, 20) == questions[:20]
 
 

@@ -1,12 +1,16 @@
 """The published samplers' own decode traces, reproduced commit by commit."""
 
 import json
+import shutil
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_cli import document, mdmbench
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from mdmbench.base import NEVER, Canvas, Choice, Decoded, Sampler
 from mdmbench.loop import Decoding, decode, progress
@@ -120,3 +124,80 @@ def test_scores_are_those_of_the_reference(file: str) -> None:
         canvas = Canvas("0", (*prompt, *[net.mask_id] * length), len(prompt))
         list(decode(net, watched, [canvas], batch_size=1, decoding=decoding))
         torch.testing.assert_close(torch.tensor(seen), torch.tensor(wanted), atol=2e-5, rtol=0)
+
+
+TASK = """
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdmbench.base import Question
+
+
+@dataclass(frozen=True)
+class Cases:
+    data: str
+    name = "cases"
+    version = "1"
+    headline = "whole"
+    gen_length = 32
+    chat = False
+    stops = ()
+    finish = ""
+
+    def examples(self, limit, seed):
+        for i, ids in enumerate(json.loads(Path(self.data).read_text())):
+            yield Question(str(i), " ".join(f"t{id}" for id in ids), "")
+
+    def score(self, question, answer):
+        return {"whole": float(len(answer.split()) == answer.count("t"))}
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two models of the traces, with a tokenizer in which token 5 is the word t5."""
+    out = tmp_path_factory.mktemp("traces")
+    vocab = {"<eos>" if i == 240 else f"t{i}": i for i in range(256)}
+    words = Tokenizer(models.WordLevel(vocab, unk_token="t0"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    for name in ("llada", "dream"):
+        shutil.copytree(GOLDEN / "models" / name, out / name)
+        made = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>")
+        made.save_pretrained(out / name)
+    (out / "cases.py").write_text(TASK)
+    return out
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_command_line_reproduces_the_reference(
+    file: str, folders: Path, tmp_path: Path
+) -> None:
+    """One group of each: from a prompt in words to a record of what was committed when."""
+    trace = read(file)
+    group = trace["groups"][-1]
+    settings, cases = group["settings"], group.get("cases") or group["rows"]
+    (tmp_path / "data.json").write_text(json.dumps([c["prompt_ids"] for c in cases]))
+    names = {**KNOBS, "top_p": "top-p", "top_k": "top-k", "block_length": "block-length"}
+    names |= {"gen_length": "gen-length", "max_new_tokens": "gen-length"}
+    if PRESETS.get(FILES[file], Preset("")).schedule:
+        names["steps"] = "steps"
+    given = {names[k]: v for k, v in settings.items() if k in names and v is not None}
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    options += ["-T", f"data={tmp_path / 'data.json'}", "--sampler", FILES[file]]
+    folder = folders / trace["model"].rpartition("/")[2]
+    command = ("run", "--model", folder, "--task", f"{folders / 'cases.py'}:Cases", *options)
+    document(mdmbench(*command, "--no-baseline", "--out", tmp_path / "out", "--json"))
+    (kept,) = (tmp_path / "out").glob("*/records.jsonl")
+    records = {r["id"]: r for r in map(json.loads, kept.read_text().splitlines())}
+    for i, case in enumerate(cases):
+        prompt = len(case["prompt_ids"])
+        padding = settings.get("width", prompt) - prompt
+        wanted = expected(case["steps"], padding)
+        steps = {position - prompt: at for at, step in enumerate(wanted) for position, _ in step}
+        tokens = {position - prompt: f"t{token}" for step in wanted for position, token in step}
+        record = records[str(i)]
+        assert record["committed_at"] == [steps[j] for j in range(len(steps))]
+        assert record["pieces"] == [tokens[j] for j in range(len(tokens))]
+        assert record["scores"] == {"whole": 1.0}
+        assert record["nfe"] == case.get("nfe", group.get("forwards"))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mdmbench.errors import UserError
 from mdmbench.models import quant
@@ -273,9 +274,21 @@ def _within(option: str, value: int, low: int, high: int) -> int:
     return value
 
 
+class Blank(TorchFunctionMode):
+    """Leaves new weights unset: they are on meta, where drawing them imports half of torch."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def build(found: Family, spec: ModelSpec) -> tuple[Encoder | DiT, dict[str, str]]:
     """The network on meta, without memory, and which of its keys is tied to which."""
-    with torch.device("meta"):
+    with torch.device("meta"), Blank():
         net = found.net(spec)
     return net, {"lm_head.weight": "embed_tokens.weight"} if spec.tie else {}
 

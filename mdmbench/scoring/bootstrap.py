@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 
 NAME = "program.py"
-SPARE = 2**24  # bytes that only the report may use, so that a full memory can still be reported
+SPARE = 2**22  # bytes held back, so that a memory full to the last byte can still be reported
 
 
 def set_limits(limits: dict[str, int]) -> None:
@@ -27,7 +27,7 @@ def set_limits(limits: dict[str, int]) -> None:
     }
     # macOS takes no limit below what a process maps at its start, which is more than this one.
     if sys.platform != "darwin":
-        wanted[resource.RLIMIT_AS] = (limits["memory"], limits["memory"] + SPARE)
+        wanted[resource.RLIMIT_AS] = (limits["memory"], limits["memory"])
     for which, (soft, hard) in wanted.items():
         most = resource.getrlimit(which)[1]
         if most != resource.RLIM_INFINITY:
@@ -48,18 +48,13 @@ def run(source: str) -> tuple[str, str]:
     sys.modules["__main__"] = module
     sys.argv[:] = [NAME]
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # missing under -S
+    spare = bytes(SPARE)
     try:
         exec(compile(source, NAME, "exec"), module.__dict__)
     except BaseException as error:
-        use_spare()
+        del spare
         return kind_of(error), describe(error, source)
     return "pass", ""
-
-
-def use_spare() -> None:
-    if sys.platform != "darwin":
-        most = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def kind_of(error: BaseException) -> str:
