@@ -12,8 +12,9 @@ import torch
 import mdmbench
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Versions, processor or GPU, threads, and the git revision of the package's checkout."""
+def describe(device: torch.device, sandbox: str | None = None) -> dict[str, Any]:
+    """Versions, processor or GPU, threads, the git revision of the package's checkout, and the
+    sandbox that programs ran in, where the task has any."""
     return {
         "mdmbench": mdmbench.__version__,
         "git": _revision(),
@@ -27,6 +28,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda,
+        "sandbox": sandbox,
     }
 
 

@@ -69,7 +69,9 @@ class Runner:
         """
         run, total = self.folder(job), len(job.examples)
         if missing(job, run):
-            with run.writing(environment.describe(self.device)) as append:
+            sandbox = job.judge.sandbox
+            where = environment.describe(self.device, sandbox.name if sandbox else None)
+            with run.writing(where) as append:
                 # Asked again now that nobody else can add to the run.
                 todo = missing(job, run)
                 made = job.records(todo, self.batch_size or job.usual_batch_size)

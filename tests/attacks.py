@@ -52,7 +52,7 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.secret = os.environ["SECRET"] = secrets.token_hex(8)
-        self.daemon = f"mdm-{self.secret}"[:15]
+        self.name = f"mdm-{self.secret}"[:15]
         self.home, self.shm = root / "home", Path(f"/dev/shm/mdmbench-{self.secret}")
         self.home.mkdir(mode=0o700)
         for name in ("secret", "long", "mode", "old"):
@@ -99,17 +99,18 @@ def soon(condition: Callable[[], bool], seconds: float = 1) -> bool:
 
 
 def process(name: str) -> int | None:
-    """The id of a process of that name."""
-    for path in Path("/proc").glob("[0-9]*/comm"):
+    """The id of a process of that name that is not just waiting to be collected."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            if path.read_text().strip() == name:
+            _, _, rest = path.read_text(errors="replace").partition(f" ({name}) ")
+            if rest and not rest.startswith("Z"):
                 return int(path.parent.name)
     return None
 
 
 def daemon_survives(stage: Stage, _: Outcome) -> bool:
     time.sleep(1)  # for one that is just ending
-    found = process(stage.daemon)
+    found = process(stage.name)
     if found:
         os.kill(found, signal.SIGKILL)
     return found is not None
@@ -143,6 +144,19 @@ ATTACKS = {
         "open('<home>/new', 'w')", lambda stage, _: (stage.home / "new").exists()
     ),
     "write to shared memory": Attack("open('<shm>', 'w')", lambda stage, _: stage.shm.exists()),
+    "write anywhere": Attack(
+        """
+import os, sys
+for folder in ["/", "/dev", "/dev/shm", "/run", "/usr", "/var/tmp", sys.prefix]:
+    try:
+        open(f"{folder}/<name>", "w").close()
+    except OSError:
+        continue
+    os.remove(f"{folder}/<name>")
+    raise Exception(f"written to {folder}")
+""",
+        tells("written"),
+    ),
     "remove a file": Attack(
         "import os\nos.remove('<home>/old')", lambda stage, _: not (stage.home / "old").exists()
     ),
@@ -203,7 +217,7 @@ import ctypes, os, time
 if not os.fork():
     os.setsid()
     if not os.fork():
-        ctypes.CDLL(None).prctl(15, b"<daemon>")
+        ctypes.CDLL(None).prctl(15, b"<name>")
         os.closerange(0, 64)
         time.sleep({LIFE})
     os._exit(0)
@@ -274,7 +288,7 @@ def main(name: str) -> dict[str, Any]:
         places = {
             "home": stage.home,
             "shm": stage.shm,
-            "daemon": stage.daemon,
+            "name": stage.name,
             "victim": stage.victim.pid,
             "tcp": stage.tcp.getsockname()[1],
             "udp": stage.udp.getsockname()[1],

@@ -262,6 +262,17 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path: Path, change: Edit, text: 
         load(edited(tmp_path, "dream", tensors=change))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_tensor_with_a_value_that_is_no_number_is_named(
+    tmp_path: Path, value: float, dtype: torch.dtype
+) -> None:
+    weight = torch.ones(64, dtype=dtype)
+    weight[5] = value
+    with pytest.raises(UserError, match=r"no numbers \(1\): model\.norm\.weight\n"):
+        load(edited(tmp_path, "dream", tensors=put("model.norm.weight", weight)))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "text"),
     [

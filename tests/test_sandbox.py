@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -182,6 +183,14 @@ def test_every_end_has_its_name(
     assert outcome.detail.startswith(expected[1]), outcome
 
 
+CLAIM = """
+import os
+for fd in range(64):
+    try:
+        os.write(fd, b"\\nready\\n0123456789abcdef pass \\n")
+    except OSError:
+        pass
+"""
 CHEATS = {
     "exit": "exit(0)",
     "sys.exit": "import sys\nsys.exit()",
@@ -201,13 +210,11 @@ CHEATS = {
     "builtins": "import builtins as b\nb.AssertionError = b.BaseException = ZeroDivisionError",
     "isinstance": "import builtins\nbuiltins.isinstance = lambda *_: False",
     "patch": "import os\nos._exit = os.write = os.getpid = lambda *_: 0",
-    "claim": (
-        "import os\nfor fd in range(64):\n"
-        "    try: os.write(fd, b'\\npass \\n 0 pass \\n')\n    except OSError: pass"
-    ),
-    "claim and leave": (
-        "import os\nfor fd in range(64):\n"
-        "    try: os.write(fd, b'\\npass \\n 0 pass \\n')\n    except OSError: pass\nos._exit(0)"
+    "claim": CLAIM,
+    "claim and leave": f"{CLAIM}\nos._exit(0)",
+    "rewrite": (
+        "import os\nwrite = os.write\n"
+        "os.write = lambda fd, text: write(fd, text.replace(b'fail', b'pass'))"
     ),
 }
 
@@ -257,13 +264,6 @@ assert open("note").read() == "x"
     assert box.run(source) == box.run(source) == Outcome("pass", "")
 
 
-@pytest.mark.parametrize("place", ["/", "/dev", "/usr", "/var/tmp", sys.base_prefix])
-def test_no_other_folder_can_be_written(box: Sandbox, place: str) -> None:
-    name = f"{place}/mdmbench-{os.getpid()}"
-    assert box.run(f"open({name!r}, 'w')").kind == "error"
-    assert not Path(name).exists()
-
-
 @settings(max_examples=15, deadline=None)
 @given(st.text(max_size=300))
 def test_a_detail_is_one_short_printable_line(text: str) -> None:
@@ -274,19 +274,33 @@ def test_a_detail_is_one_short_printable_line(text: str) -> None:
 
 
 def test_programs_in_many_threads_do_not_mix(box: Sandbox) -> None:
+    threads = threading.active_count()
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(box.run, [f"assert {i} % 2, '{i}'" for i in range(24)]))
     assert [o.kind for o in found] == ["fail", "pass"] * 12
     assert [o.detail for o in found[::2]] == [f"AssertionError: {i}" for i in range(0, 24, 2)]
+    assert attacks.soon(lambda: threading.active_count() == threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the child in /proc")
+def test_even_without_a_sandbox_a_child_dies_with_its_program() -> None:
+    marker = f"mdm-{os.getpid()}"
+    source = (
+        "import ctypes, os, time\nif not os.fork():\n"
+        f"    ctypes.CDLL(None).prctl(15, b{marker!r})\n    time.sleep(20)\ntime.sleep(0.3)"
+    )
+    assert Plain().run(source, Limits(processes=10_000)).kind == "pass"
+    assert attacks.soon(lambda: attacks.process(marker) is None)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_program_dies_with_the_process_that_runs_it(name: str) -> None:
+def test_a_program_dies_with_the_process_that_runs_it(name: str, tmp_path: Path) -> None:
     """Even by SIGKILL, which leaves no time to tidy up."""
     marker = f"mdm-{os.getpid()}-{name}"[:15]
     source = f"import ctypes, time\nctypes.CDLL(None).prctl(15, b{marker!r})\ntime.sleep(20)"
     code = f"from mdmbench.scoring.sandbox import *\n{name.title()}().run({source!r})"
-    runner = subprocess.Popen([sys.executable, "-c", code])
+    tidy = os.environ | {"TMPDIR": str(tmp_path)}
+    runner = subprocess.Popen([sys.executable, "-c", code], env=tidy)
     try:
         assert attacks.soon(lambda: attacks.process(marker) is not None, 9)
     finally:

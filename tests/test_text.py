@@ -351,6 +351,8 @@ def test_a_task_runs_end_to_end_offline_and_is_scored_the_same_again(
     if "pass@1" in row["scores"]:
         assert all(r["notes"]["pass@1 outcome"] in get_args(Kind) for r in records)
         assert all(r["notes"]["pass@1 branch"] for r in records)
+        (made,) = tmp_path.glob("*/env.json")
+        assert json.loads(made.read_text())[0]["sandbox"] in ("bwrap", "landlock")
     again = mdmbench("rescore", tmp_path)
     assert again.exit_code == 0 and "2 answers, 0 scores changed" in again.stdout, again.output
 

@@ -30,9 +30,8 @@ class Int8Linear(nn.Module):
 
     def pack(self, weight: Tensor) -> None:
         """`[out, in]`; a row of zeros stays one."""
-        wide = weight.float()
-        self.scale = wide.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        self.codes = (wide / self.scale[:, None]).round().to(torch.int8)
+        self.scale = weight.abs().amax(1).float().clamp(min=1e-30) / 127
+        self.codes = (weight / self.scale[:, None]).round_().to(torch.int8)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` -> `[..., out]`."""
