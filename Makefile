@@ -23,7 +23,7 @@ check: setup
 	for file in tasks/*/task.py; do $(BIN)/mypy $$file || exit; done
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 slow: setup
 	$(BIN)/pytest -m slow

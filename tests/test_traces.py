@@ -60,7 +60,8 @@ def setting(name: str, settings: dict[str, Any]) -> tuple[Sampler, Decoding, int
     if preset.schedule:
         schedule = Schedule(preset.schedule, settings["steps"] * (block or length) // length)
     draw = Draw(top_p=settings.get("top_p"), top_k=settings.get("top_k"), filtered=preset.filtered)
-    return SAMPLERS[preset.sampler](**knobs), Decoding(block, schedule, draw), length
+    how = Decoding(block_length=block, schedule=schedule, draw=draw)
+    return SAMPLERS[preset.sampler](**knobs), how, length
 
 
 def commits(decoded: Decoded) -> list[list[tuple[int, int]]]:

@@ -1,6 +1,6 @@
 """Arithmetic: word problems of two to four steps, worked line by line as in GSM8K.
 
-Every number has one or two digits. The two sides of a sum or a product stand in either order, so
+No number is above 20. The two sides of a sum or a product stand in either order, so
 what is written in one position depends on what is written in another.
 """
 
@@ -35,7 +35,8 @@ GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("drops", "loses", "sells", "uses")
 TIMES = {2: "twice", 3: "three times"}
 
-LARGEST = 99
+LARGEST = 20
+LARGEST_CHANGE = 9
 HELD_OUT = 16
 """One text in so many is for examples, the others are for training."""
 
@@ -105,7 +106,7 @@ class Story:
 
     def begin(self) -> None:
         if self.rng.random() < 0.5:
-            self.value = self.number(2, 30)
+            self.value = self.number(2, LARGEST - 2)
             self.told.append(f"{self.who} has {self.value} {self.thing}.")
         else:
             self.value = self.packed(f"{self.who} has", LARGEST)
@@ -119,7 +120,7 @@ class Story:
         return self.work(packs, "*", each)
 
     def gain(self) -> None:
-        more = self.number(2, min(20, LARGEST - self.value))
+        more = self.number(2, min(LARGEST_CHANGE, LARGEST - self.value))
         self.told.append(f"{self.pronoun} {pick(self.rng, GAINS)} {more} more.")
         self.value = self.work(self.value, "+", more)
 
@@ -128,7 +129,7 @@ class Story:
         self.value = self.work(self.value, "+", more)
 
     def lose(self) -> None:
-        less = self.number(2, min(20, self.value - 1))
+        less = self.number(2, min(LARGEST_CHANGE, self.value - 1))
         self.told.append(f"{self.pronoun} {pick(self.rng, LOSSES)} {less} of them.")
         self.value = self.work(self.value, "-", less)
 
@@ -138,12 +139,12 @@ class Story:
         self.told.append(f"{self.who} has {compared} {before}.")
 
     def other_more(self) -> None:
-        more = self.number(2, min(20, LARGEST - self.value))
+        more = self.number(2, min(LARGEST_CHANGE, LARGEST - self.value))
         self.other(f"{more} more than")
         self.value = self.work(self.value, "+", more)
 
     def other_fewer(self) -> None:
-        less = self.number(2, min(20, self.value - 1))
+        less = self.number(2, min(LARGEST_CHANGE, self.value - 1))
         self.other(f"{less} fewer than")
         self.value = self.work(self.value, "-", less)
 
@@ -154,7 +155,7 @@ class Story:
 
     def together(self) -> None:
         """Another person, and the sum of both as the last line."""
-        first, more = self.value, self.number(2, min(20, LARGEST - 2 * self.value))
+        first, more = self.value, self.number(2, min(LARGEST_CHANGE, LARGEST - 2 * self.value))
         self.other(f"{more} more than")
         self.value = self.work(first, "+", more)
         self.value = self.work(first, "+", self.value)
