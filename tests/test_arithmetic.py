@@ -99,11 +99,11 @@ def test_the_sides_of_a_sum_stand_in_either_order() -> None:
 def test_the_questions_are_the_same_on_every_machine() -> None:
     questions = first(0, 200)
     text = "\n".join(q.id + q.prompt + q.target for q in questions)
-    assert questions[3].prompt + questions[3].target == (
-        "Question: Emma has 2 boxes of 8 coins each. Rosa has twice as many as Emma."
-        " How many coins does Rosa have now?\nAnswer: 8*2=16 coins\n16*2=32 coins\n#### 32"
+    assert questions[1].prompt + questions[1].target == (
+        "Question: Leo has 6 nuts. He loses 5 of them. He finds 9 more."
+        " How many nuts does Leo have now?\nAnswer: 6-5=1 nuts\n1+9=10 nuts\n#### 10"
     )
-    assert sha256(text.encode()).hexdigest()[:12] == "967f978ea8c9"
+    assert sha256(text.encode()).hexdigest()[:12] == "017dabb6b7f6"
     assert first(0, 20) == questions[:20]
 
 
