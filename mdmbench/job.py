@@ -201,15 +201,18 @@ class Jobs:
             answer = len(first.cells) - first.start
         else:
             answer = spec.gen_length
-        if model.block is not None:
-            spec = block_causal(spec, model.block)
-        spec = completed(spec, sampler, answer)
+        if model.block is None:
+            parts = blocks(answer, spec.block_length)
+        else:
+            # The answer may begin and end within a block of the model's.
+            spec, parts = block_causal(spec, model.block), -(-answer // model.block)
+        spec = completed(spec, sampler, answer, parts)
         stop = codec.stop
         if stop is None and spec.stop == "until":
             raise UserError(f"model {name} has no end symbol to stop at", "leave --stop out")
         schedule = None
         if spec.schedule and spec.steps:
-            schedule = Schedule(spec.schedule, spec.steps // blocks(answer, spec.block_length))
+            schedule = Schedule(spec.schedule, spec.steps // parts)
         resolved: dict[str, Any] = {
             "model": name,
             "knobs": knobs_of(sampler),
@@ -398,13 +401,13 @@ def own_model(task: str) -> str:
     return task
 
 
-def completed(spec: RunSpec, sampler: Sampler, answer: int) -> RunSpec:
-    """The spec with the loop's settings filled in, for an answer region of `answer` positions."""
+def completed(spec: RunSpec, sampler: Sampler, answer: int, parts: int) -> RunSpec:
+    """The spec with the loop's settings filled in, for an answer region of `answer` positions in
+    `parts` blocks."""
     preset = PRESETS.get(spec.sampler, Preset(spec.sampler))
     scores = spec.scores or ("filtered" if preset.filtered else "raw")
     if not spec.temperature and scores == "raw" and (spec.top_p or spec.top_k):
         raise UserError("top-p and top-k change nothing here", "add --temperature, or --scores")
-    parts = blocks(answer, spec.block_length)
     name = spec.schedule or preset.schedule or ("linear" if spec.steps else None)
     capped = getattr(sampler, "capped", False)
     if name is None:

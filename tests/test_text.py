@@ -1,6 +1,7 @@
 """Questions in words: prompts, ends, stop phrases, and whole runs on a tiny LLaDA folder."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -267,6 +268,25 @@ def test_a_prompt_too_long_for_the_model_is_recorded_and_the_run_goes_on(
     assert "longer than the model's 256" in unasked[0]["notes"]["unasked"]
     assert all(r["scores"] == {"vowels": 0.0} and r["nfe"] == 0 for r in unasked)
     assert row["nfe"]["value"] == 1.0, "those that were not asked are not measured"
+
+
+def test_a_block_causal_model_is_decoded_in_its_own_blocks(echo: str, tmp_path: Path) -> None:
+    """Blocks of 4 on a grid from position 0: the prompt's last block is the answer's first."""
+    sdar = tmp_path / "sdar"
+    sdar.mkdir()
+    shutil.copy(tiny.GOLDEN / "qwen3" / "model.safetensors", sdar)
+    shutil.copy(tiny.GOLDEN / "qwen3" / "config_sdar.json", sdar / "config.json")
+    tiny.tokenizer().save_pretrained(sdar)
+    wanted = ("-M", f"mask_id={tiny.MASK}", "--gen-length", "10", "--gamma", "inf")
+    document(run(sdar, echo, tmp_path / "out", *wanted))
+    for record in kept(tmp_path / "out").values():
+        start = len(ids("Say " + "ab" * (int(record["id"][1:]) % 3)))
+        blocks = [(start + i) // 4 for i in range(10)]
+        assert record["committed_at"] == [block - blocks[0] for block in blocks]
+        assert record["nfe"] == blocks[-1] - blocks[0] + 1
+        assert record["forward_tokens"] == record["nfe"] * 4 * (blocks[-1] + 1)
+    text = fails("run", "--model", sdar, "--task", echo, *wanted, "--block-length", "8")
+    assert "the model attends by blocks of 4" in text
 
 
 def test_scores_can_be_made_again_without_a_model(folder: Path, echo: str, tmp_path: Path) -> None:
