@@ -26,7 +26,7 @@ from mdmbench.base import (
     TextTask,
     Turn,
 )
-from mdmbench.errors import UserError
+from mdmbench.errors import UserError, reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -147,6 +147,11 @@ class Text:
                 f"pad-to is {self.length}, the model takes {model.max_length} tokens",
                 "choose at most that, or max",
             )
+        if gen_length >= model.max_length:
+            raise UserError(
+                f"gen-length is {gen_length}, the model takes {model.max_length} tokens in all",
+                "choose less, a prompt has to fit in too",
+            )
         self.ends = end_ids(tokenizer, model)
         self._stops = task.stops
         self._finish = re.compile(task.finish) if task.finish else None
@@ -244,7 +249,7 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return reader.from_pretrained(folder)  # type: ignore[no-any-return]
     except Exception as error:  # the libraries below raise whatever they meet, and bare Exception
         raise UserError(
-            f"no tokenizer can be read from {folder}: {str(error).splitlines()[0]}",
+            f"no tokenizer can be read from {folder}: {reason(error)}",
             "it needs tokenizer_config.json, and tokenizer.json or vocab.json with merges.txt",
         ) from None
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -262,10 +263,16 @@ def rescore_(
     """Score stored answers again, without a model; exit code 1 where a score has changed."""
     from mdmbench import rescore, store
 
-    changed = False
+    changed = failed = False
+    box = cache(lambda: boxed(sandbox, i_know))
     with progress() as observer:
         for run in store.runs(runs):
-            done = rescore.rescore(run, lambda: boxed(sandbox, i_know), observer)
+            try:
+                done = rescore.rescore(run, box, observer)
+            except UserError as error:
+                typer.echo(f"error: {error}", err=True)
+                failed = True
+                continue
             typer.echo(f"{done.path}: {done.records} answers, {len(done.changed)} scores changed")
             for line in done.changed:
                 typer.echo(f"  {line}")
@@ -273,8 +280,8 @@ def rescore_(
                 for key, value in rescore.measured(run, name).items():
                     typer.echo(f"  {key} {value:.4f}")
             changed = changed or bool(done.changed)
-    if changed:
-        raise typer.Exit(1)
+    if failed or changed:
+        raise typer.Exit(2 if failed else 1)
 
 
 @app.command()

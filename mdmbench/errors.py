@@ -21,6 +21,11 @@ class UserError(Exception):
         return UserError, (self.message, self.hint)
 
 
+def reason(error: BaseException) -> str:
+    """An exception of somebody else's code in one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not among `known`; the nearest name is proposed."""
     names = sorted(known)

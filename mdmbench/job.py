@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -37,10 +37,13 @@ from mdmbench.models.puzzle import PuzzleModel
 from mdmbench.samplers.presets import PRESETS, Preset
 from mdmbench.schedule import Schedule
 from mdmbench.scoring.sandbox import Sandbox
-from mdmbench.scoring.scorer import Judge, Scored, result, scorer
+from mdmbench.scoring.scorer import Judge, Scored, Workers, result
 from mdmbench.spec import RunSpec, validated
 from mdmbench.step import Draw, Proxy
 from mdmbench.store import Record
+
+BACKLOG = 8
+"""Answers a worker that may wait for their scores before the model has to wait too."""
 
 AnyTask = PuzzleTask | TextTask
 Item = Example | Question
@@ -59,6 +62,7 @@ class Job:
     sampler: Sampler
     decoding: Decoding
     judge: Judge
+    workers: Workers
 
     @property
     def usual_batch_size(self) -> int:
@@ -68,14 +72,17 @@ class Job:
     def records(self, examples: Sequence[Item], batch_size: int) -> Iterator[Record]:
         """A record for each example, in the order in which their scores are known."""
         batch_size = min(batch_size, len(examples))
-        with closing(scorer(self.judge, self.task)) as scores:
-            scoring: dict[Future[Scored], Record] = {}
-            for record, item, answer in self._answers(examples, batch_size):
-                scoring[scores.submit(item, answer)] = record
-                yield from _scored(scoring)
-            while scoring:
+        scoring: dict[Future[Scored], tuple[Item, Record]] = {}
+        for record, item, answer in self._answers(examples, batch_size):
+            scoring[self.workers.submit(self.judge, self.task, item, answer)] = item, record
+            yield from _scored(scoring)
+            # What is not scored is not on the disk, and would be lost if the run were killed.
+            while len(scoring) > BACKLOG * self.workers.count:
                 wait(scoring, return_when=FIRST_COMPLETED)
                 yield from _scored(scoring)
+        while scoring:
+            wait(scoring, return_when=FIRST_COMPLETED)
+            yield from _scored(scoring)
 
     def _answers(
         self, items: Sequence[Item], batch_size: int
@@ -83,14 +90,20 @@ class Job:
         """Records without scores, with what is to be scored."""
         by_id = {item.id: item for item in items}
         canvases: dict[str, Canvas] = {}
+        unfit: dict[str, str] = {}
         for item in items:
             try:
                 canvases[item.id] = self.codec.canvas(item)
             except Unfit as error:
-                nothing = self.codec.answer([])
-                yield unanswered(item, str(error), batch_size), item, nothing
-        if canvases:
-            self._warm_up(list(canvases.values())[:batch_size])
+                unfit[item.id] = str(error)
+        if not canvases:
+            raise UserError(
+                f"no example of {self.label} can be asked: {unfit[items[0].id]}",
+                "shorten the prompts or --gen-length",
+            )
+        for id, why in unfit.items():
+            yield unanswered(by_id[id], why, batch_size), by_id[id], self.codec.answer([])
+        self._warm_up(list(canvases.values())[:batch_size])
         done = decode(
             self.model,
             self.sampler,
@@ -140,10 +153,11 @@ class Job:
         list(decode(self.model, self.sampler, nearly, batch_size=len(nearly), decoding=once))
 
 
-def _scored(scoring: dict[Future[Scored], Record]) -> Iterator[Record]:
+def _scored(scoring: dict[Future[Scored], tuple[Item, Record]]) -> Iterator[Record]:
     """Takes out what has been scored."""
     for future in [future for future in scoring if future.done()]:
-        record, found = scoring.pop(future), result(future)
+        item, record = scoring.pop(future)
+        found = result(item, future)
         yield replace(record, scores=found.scores, notes={**found.notes, **record.notes})
 
 
@@ -177,6 +191,7 @@ class Jobs:
     ) -> None:
         """`sandbox` is asked for the first time when a task has programs to run."""
         self.limit, self.device, self.sandbox = limit, device, cache(sandbox)
+        self.workers = Workers()
         self._load = cache(models.load)
         self._digest = cache(models.digest)
         self._tokenizer = cache(forms.tokenizer)
@@ -185,11 +200,11 @@ class Jobs:
     def make(self, spec: RunSpec) -> Job:
         """Raises UserError for whatever in the spec does not exist or does not go together."""
         task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
-        examples = self.examples(spec, task)
         sampler = sampler_of(spec)
         name = spec.model or own_model(spec.task)
         options, revision = models.options(name, spec.model_knobs)
         folder = models.folder(name, revision)
+        examples = self.examples(spec, task)
         if not models.is_puzzle(folder):
             options = self._with_mask(folder, options)
         spec = spec.model_copy(update={"dtype": spec.dtype or checkpoint.stored_dtype(folder)})
@@ -241,6 +256,7 @@ class Jobs:
                 seed=spec.seed,
             ),
             judge=Judge(spec.task, spec.task_knobs, sandbox),
+            workers=self.workers,
         )
 
     def _with_mask(self, folder: Path, options: Options) -> Options:
@@ -366,17 +382,52 @@ def check(task: AnyTask, name: str, examples: Sequence[Item]) -> None:
         raise UserError(f"task {name} has no examples", "raise --limit, or check -T")
     if len({example.id for example in examples}) < len(examples):
         raise UserError(f"task {name} gives several examples the same id")
-    symbols = {None, *task.symbols} if forms.is_puzzle(task) else set()
     for e in examples:
-        if isinstance(e, Example):
-            odd = next((cell for cell in e.cells if cell not in symbols), None)
-            if odd is not None:
-                raise UserError(f"task {name}, example {e.id}: {odd!r} is not among its symbols")
-            if not 0 <= e.start < len(e.cells):
-                raise UserError(f"task {name}, example {e.id!r}: start is out of range")
         if not isinstance(e.id, str):
             raise UserError(f"task {name}, example {e.id!r}: no text as id")
         json.dumps(dict(e.meta))
+    if forms.is_puzzle(task):
+        _check_puzzle(task, name, cast(Sequence[Example], examples))
+    else:
+        _check_text(cast(TextTask, task), name, cast(Sequence[Question], examples))
+
+
+def _check_puzzle(task: PuzzleTask, name: str, examples: Sequence[Example]) -> None:
+    symbols = {None, *task.symbols}
+    for e in examples:
+        odd = next((cell for cell in e.cells if cell not in symbols), None)
+        if odd is not None:
+            raise UserError(f"task {name}, example {e.id}: {odd!r} is not among its symbols")
+        if not 0 <= e.start < len(e.cells):
+            raise UserError(f"task {name}, example {e.id!r}: start is out of range")
+
+
+def _check_text(task: TextTask, name: str, examples: Sequence[Question]) -> None:
+    for what, kind in {"gen_length": int, "chat": bool, "stops": tuple, "finish": str}.items():
+        if not isinstance(getattr(task, what, None), kind):
+            found = getattr(task, what, "missing")
+            raise UserError(f"task {name}: {what} is {found!r}", f"it is of type {kind.__name__}")
+    if not all(isinstance(stop, str) and stop for stop in task.stops):
+        raise UserError(f"task {name}: stops is {task.stops!r}", "they are texts, none empty")
+    try:
+        re.compile(task.finish)
+    except re.error as error:
+        raise UserError(f"task {name}: finish is {task.finish!r}: {error}") from None
+    if not (hasattr(task, "score") or hasattr(task, "programs")):
+        raise UserError(f"task {name} cannot score", "give it a method score, or programs")
+    for e in examples:
+        texts = [e.prompt, e.prefix, *(turn.text for turn in e.turns)]
+        if not all(map(_encodes, texts)):
+            raise UserError(f"task {name}, example {e.id}: its prompt is no text", "see base.py")
+
+
+def _encodes(text: object) -> bool:
+    """Whether a text can be encoded: a lone surrogate cannot."""
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return isinstance(text, str)
 
 
 def sampler_of(spec: RunSpec) -> Sampler:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from mdmbench import canvas, resolve
-from mdmbench.base import Observer
+from mdmbench.base import Observer, TextTask
 from mdmbench.errors import UserError
 from mdmbench.job import AnyTask, Item, described
 from mdmbench.scoring.metrics import measure
 from mdmbench.scoring.sandbox import Sandbox
-from mdmbench.scoring.scorer import Judge, cut, result, scorer
+from mdmbench.scoring.scorer import Judge, Workers, cut, result
 from mdmbench.spec import validated
 from mdmbench.store import Record, Run
 
@@ -50,11 +49,10 @@ def rescore(run: Run, sandbox: Callable[[], Sandbox], observer: Observer) -> Res
         return Rescored(run.path, len(old), changed)
     made = Run.create(run.path.parent, run.path.name.rpartition("-")[0], stored)
     known = {record.id for record in made.records()}
-    for session, environment in enumerate(run.environments()):
-        mine = [r for r in new if r.session == session and r.id not in known]
-        if mine:
-            with made.writing(environment) as append:
-                append(mine)
+    environments = dict(enumerate(run.environments()))
+    for session in sorted({r.session for r in new}):
+        with made.writing(environments.get(session, {})) as append:
+            append([r for r in new if r.session == session and r.id not in known])
     return Rescored(made.path, len(old), changed)
 
 
@@ -70,7 +68,8 @@ def measured(run: Run, name: str) -> dict[str, float]:
     records = list(run.records())
     items = _items(run, records, task)
     targets = [cast(str, items[record.id].target) for record in records]
-    return measure(name, [cut(task, record.answer) for record in records], targets)
+    answers = [cut(cast(TextTask, task), record.answer) for record in records]
+    return measure(name, answers, targets)
 
 
 def _respecified(run: Run, now: dict[str, Any]) -> dict[str, Any]:
@@ -83,11 +82,14 @@ def _scored(
     run: Run, records: list[Record], task: AnyTask, judge: Judge, observer: Observer
 ) -> list[Record]:
     items = _items(run, records, task)
-    with closing(scorer(judge, task)) as scores:
-        going = [scores.submit(items[r.id], canvas.restored(task, r.answer)) for r in records]
-        made = []
+    made = []
+    with Workers() as workers:
+        going = [
+            workers.submit(judge, task, items[r.id], canvas.restored(task, r.answer))
+            for r in records
+        ]
         for i, (record, future) in enumerate(zip(records, going, strict=True), start=1):
-            found = result(future)
+            found = result(items[record.id], future)
             kept = {k: v for k, v in record.notes.items() if k == "unasked"}
             made.append(replace(record, scores=found.scores, notes={**found.notes, **kept}))
             observer(f"rescore {run.path.name}", i, len(records))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, cast, get_args, get_origi
 
 from mdmbench import bundled
 from mdmbench.base import Choice, Sampler, Task
-from mdmbench.errors import UserError, unknown
+from mdmbench.errors import UserError, reason, unknown
 
 if TYPE_CHECKING:
     from mdmbench.step import Step
@@ -91,7 +91,9 @@ def blaming(what: str, name: str) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if Path(frame.filename) == file]
         where = f" in line {lines[-1]}" if lines else ""
-        raise UserError(f"{what} {name} failed{where}: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"{what} {name} failed{where}: {type(error).__name__}: {reason(error)}"
+        ) from error
 
 
 def blamed(what: str, name: str, rule: Sampler) -> Sampler:

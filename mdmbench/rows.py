@@ -27,7 +27,6 @@ class Row:
     group           runs with the same one can be compared: same model, task and loop settings
     settings        loop settings that are not the default
     scores          mean over the examples, in [0, 1]; `headline` names the one to quote
-                    and first averaged over the samples of an example
     nfe, nfe_until  mean forwards an example; until the end, all of them where the answer has none
     speedup         of `nfe` and of decode `seconds`: baseline / this run, on common examples
     tpf, tpf_tail   answer positions a forward, without and with the tail behind the answer's end
@@ -146,11 +145,11 @@ def _row(
     run: Run, group: str, own: Mapping[str, Timed], old: Mapping[str, Timed], baseline: bool
 ) -> Row:
     settings, records = run.spec["settings"], [timed.record for timed in own.values()]
-    n, forwards = len(records), sum(r.nfe for r in records)
+    forwards = sum(r.nfe for r in records)
     measured = [r for r in records if r.nfe]
     filled = sum(r.filled for r in records)
     ends = any(r.nfe_until is not None for r in records)
-    until = [r.nfe if r.nfe_until is None else r.nfe_until for r in measured if ends]
+    until = [(r, r.nfe if r.nfe_until is None else r.nfe_until) for r in measured if ends]
     return Row(
         group=group,
         headline=run.spec["headline"],
@@ -160,10 +159,10 @@ def _row(
         settings=_changed(settings),
         sampler=settings["sampler"],
         knobs=settings["knobs"],
-        n=n,
+        n=len({example(r) for r in records}),
         scores=_scores(records),
-        nfe=_interval(resampled, (r.nfe for r in measured)),
-        nfe_until=_interval(resampled, until),
+        nfe=_interval(resampled, _averaged((r, r.nfe) for r in measured)),
+        nfe_until=_interval(resampled, _averaged(until)),
         speedup=_speedup(old, own),
         tpf=_per(sum(r.length for r in records), forwards),
         tpf_tail=_per(filled, forwards),
@@ -176,21 +175,35 @@ def _row(
     )
 
 
+def example(record: Record) -> str:
+    """What a record is a sample of: samples of one example are not independent."""
+    return str(record.meta.get("example", record.id))
+
+
+def _averaged(values: Iterable[tuple[Record, float]]) -> list[float]:
+    """A mean for each example, over its samples."""
+    found: dict[str, list[float]] = {}
+    for record, value in values:
+        found.setdefault(example(record), []).append(value)
+    return [sum(same) / len(same) for same in found.values()]
+
+
 def _scores(records: Sequence[Record]) -> dict[str, Interval | None]:
     """By name; where examples have several samples, pass@1 comes with pass@k (2107.03374)."""
-    samples: dict[str, list[Record]] = {}
+    names = sorted({name for r in records for name in r.scores})
+    found = {
+        k: _interval(mean, _averaged((r, r.scores[k]) for r in records if k in r.scores))
+        for k in names
+    }
+    samples: dict[str, list[float]] = {}
     for r in records:
-        samples.setdefault(r.meta.get("example", r.id), []).append(r)
-    found: dict[str, list[float]] = {}
-    for same in samples.values():
-        for name in {name for r in same for name in r.scores}:
-            values = [r.scores[name] for r in same if name in r.scores]
-            found.setdefault(name, []).append(sum(values) / len(values))
-            for k in PASS_AT if name == "pass@1" else ():
-                if k <= len(values):
-                    chance = pass_at_k(len(values), round(sum(values)), k)
-                    found.setdefault(f"pass@{k}", []).append(chance)
-    return {name: _interval(mean, found[name]) for name in sorted(found)}
+        if "pass@1" in r.scores:
+            samples.setdefault(example(r), []).append(r.scores["pass@1"])
+    for k in PASS_AT:
+        chances = [pass_at_k(len(s), round(sum(s)), k) for s in samples.values() if len(s) >= k]
+        if chances:
+            found[f"pass@{k}"] = _interval(mean, chances)
+    return found
 
 
 def _changed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,14 +234,16 @@ def _seconds(records: Sequence[Record]) -> dict[str, float | None]:
 def _speedup(old: Mapping[str, Timed], new: Mapping[str, Timed]) -> dict[str, Interval | None]:
     """Of the examples that both have; seconds only where both were taken by the same clock."""
     pairs = [(old[id], timed) for id, timed in new.items() if id in old]
-    calls = [(float(a.record.nfe), float(b.record.nfe)) for a, b in pairs]
-    same = [(a.record.seconds, b.record.seconds) for a, b in pairs if a.clock == b.clock]
-    seconds = [(a.decode, b.decode) for a, b in same if a.decode and b.decode]
+    calls = [(a.record, float(a.record.nfe), float(b.record.nfe)) for a, b in pairs]
+    same = [(a.record, a.record.seconds, b.record.seconds) for a, b in pairs if a.clock == b.clock]
+    seconds = [(r, a.decode, b.decode) for r, a, b in same if a.decode and b.decode]
     return {"nfe": _ratio(calls), "seconds": _ratio(seconds)}
 
 
-def _ratio(pairs: Sequence[tuple[float, float]]) -> Interval | None:
-    return ratio([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+def _ratio(pairs: Sequence[tuple[Record, float, float]]) -> Interval | None:
+    if not pairs:
+        return None
+    return ratio(_averaged((r, a) for r, a, _ in pairs), _averaged((r, b) for r, _, b in pairs))
 
 
 def parts(row: Row) -> tuple[str, list[str], list[str]]:

@@ -49,6 +49,7 @@ class Runner:
         # Settings that differ on paper may turn out to be the same run.
         jobs = list({digest(job.stored): job for job in made}.values())
         with ExitStack() as stack:
+            stack.enter_context(self.jobs.workers)
             shares: list[tuple[float, int, Generator[float]]] = []
             for i, job in enumerate(jobs):
                 shares.append((0.0, i, stack.enter_context(closing(self.complete(job)))))

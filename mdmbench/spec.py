@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -38,9 +38,9 @@ class RunSpec(BaseModel):
     model_knobs: dict[str, Any] = Field(default_factory=dict)
     gen_length: int | None = Field(None, ge=1, le=1_000_000)
     chat: bool | None = None
-    pad_to: Annotated[int, Field(ge=1)] | Literal["max"] | None = None
+    pad_to: int | Literal["max"] | None = None
     eos: Literal["free", "never", "last"] = "free"
-    cfg: float = Field(0.0, ge=0, allow_inf_nan=False)
+    cfg: float = Field(0.0, ge=0, le=1000)
     block_length: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1, le=1_000_000)
     schedule: str | None = None
@@ -51,6 +51,13 @@ class RunSpec(BaseModel):
     stop: Literal["full", "until"] = "full"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @field_validator("pad_to", mode="before")
+    @classmethod
+    def _length(cls, value: object) -> object:
+        if value in (None, "max") or (str(value).isdecimal() and int(str(value)) > 0):
+            return value if value in (None, "max") else int(str(value))
+        raise ValueError("a number of tokens, or max")
 
     @field_validator("temperature")
     @classmethod

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import log
 from typing import Literal
 
 import torch
@@ -21,8 +22,8 @@ class Draw:
     top_p top_k  cut the distribution, in this order, after the temperature (Dream)
     filtered     score the tempered and cut distribution (Dream) instead of softmax(logits) (LLaDA)
     never        tokens that are not written: their logits are -inf (LLaDA's logits_eos_inf)
-    late         tokens that scores know nothing of: a position that proposes one has confidence 0
-                 and comes last (LLaDA's confidence_eos_eot_inf, as it works at temperature 0)
+    late         tokens that scores know nothing of: a position that proposes one counts as wholly
+                 unsure, and comes last (LLaDA's confidence_eos_eot_inf, as it is at temperature 0)
     """
 
     temperature: float = 0.0
@@ -112,14 +113,21 @@ class Step:
     def entropy(self) -> Tensor:
         """float64 [B, W], nats."""
         _, _, rest, spread = self._statistics
-        return torch.log1p(rest) + spread / (1 + rest)
+        value = torch.log1p(rest) + spread / (1 + rest)
+        return value.masked_fill(self._late, log(self._raw.shape[-1])) if self._draw.late else value
 
     @cached_property
     def margin(self) -> Tensor:
         """float64 [B, W]: the largest probability minus the second largest."""
         best, peak, rest, _ = self._statistics
         second = self._scored.scatter(-1, best[..., None], -torch.inf).amax(-1)
-        return -torch.expm1((second - peak).double()) / (1 + rest)
+        value = -torch.expm1((second - peak).double()) / (1 + rest)
+        return value.masked_fill(self._late, -1) if self._draw.late else value
+
+    @cached_property
+    def _late(self) -> Tensor:
+        """bool [B, W]: where a token is proposed that is to come last."""
+        return torch.isin(self.proposal, torch.tensor(self._draw.late, device=self.proposal.device))
 
     @cached_property
     def logprobs(self) -> Tensor:

@@ -14,7 +14,7 @@ from toy import HashModel
 from mdmbench.base import NEVER, Canvas, Choice, Decoded, Sampler
 from mdmbench.canvas import first_end
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, decode
+from mdmbench.loop import Decoding, decode, progress
 from mdmbench.samplers import SAMPLERS
 from mdmbench.samplers.budget import EB
 from mdmbench.samplers.ranked import LeftToRight, Random, TopK
@@ -205,18 +205,25 @@ def test_a_token_that_is_never_written_is_not(rule: Sampler) -> None:
         )
 
 
-def test_what_ends_an_answer_can_be_made_to_come_last() -> None:
-    """Of eight positions one at least proposes something else, and waits for none that ends."""
+@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("rule", [TopK(k=1), EB(0.5), EB(3.0), Threshold(0.3)], ids=repr)
+def test_what_ends_an_answer_comes_last(rule: Any, proxy: Any) -> None:
+    """No such token is written while a position proposes another one."""
+    late, seen = (1, 3), 0
 
-    def early(draw: Draw) -> int:
-        """How often token 1 is among an answer's first two."""
-        found = 0
-        for decoded in run(TopK(k=1), canvases(30), draw=draw).values():
-            steps = zip(decoded.committed_at, decoded.tokens, strict=True)
-            found += [t for at, t in sorted(steps) if at != NEVER][:2].count(1)
-        return found
+    def watched(step: Step) -> Choice:
+        nonlocal seen
+        choice = (replace(rule, proxy=proxy) if hasattr(rule, "proxy") else rule)(step)
+        commit, _ = progress(step, choice)
+        ends = torch.isin(step.proposal, torch.tensor(late))
+        others = (step.eligible & ~ends).any(1)
+        first = (commit & ends).any(1) & ~(commit & ~ends).any(1)
+        assert not (first & others).any()
+        seen += int((ends & step.eligible).any(1)[others].sum())
+        return choice
 
-    assert early(Draw()) > 0 == early(Draw(late=(1,)))
+    run(watched, canvases(30), draw=Draw(late=late))
+    assert seen, "some step had both"
 
 
 def test_guidance_costs_two_forwards_a_step_and_changes_answers() -> None:

@@ -602,3 +602,18 @@ def test_reading_runs_needs_no_torch_and_importing_no_heavy_library() -> None:
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_samples_of_an_example_are_one_example(tmp_path: Path) -> None:
+    """Their scores and calls are averaged first; pass@k counts them."""
+    made = [
+        record(f"e{i}#{j}", 4 + 4 * i, scores={"pass@1": float(j < i)}, meta={"example": f"e{i}"})
+        for i in range(2)
+        for j in range(5)
+    ]
+    stored = {"headline": "pass@1"}
+    (row,) = rows.rows([write(tmp_path, "eb", EB, made, stored)])
+    assert row.n == 2
+    values = {name: score.value for name, score in row.scores.items() if score}
+    assert values == pytest.approx({"pass@1": 0.1, "pass@5": 0.5})
+    assert row.nfe is not None and tuple(row.nfe) == pytest.approx((6, 4, 8))

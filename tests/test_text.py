@@ -245,9 +245,12 @@ def test_padding_between_prompts_never_changes_an_answer(
 def test_every_setting_of_texts_is_a_run_of_its_own(
     folder: Path, echo: str, tmp_path: Path, setting: tuple[str, ...]
 ) -> None:
-    run(folder, echo, tmp_path)
-    document(run(folder, echo, tmp_path, *setting))
-    assert len(list(tmp_path.glob("*/records.jsonl"))) == 2
+    run(folder, echo, tmp_path / "plain", "--gamma", "1")
+    document(run(folder, echo, tmp_path / "set", "--gamma", "1", *setting))
+    assert kept(tmp_path / "set") != kept(tmp_path / "plain")
+    (plain,) = (tmp_path / "plain").iterdir()
+    (other,) = (tmp_path / "set").iterdir()
+    assert plain.name != other.name
 
 
 def test_guidance_counts_both_forwards(folder: Path, echo: str, tmp_path: Path) -> None:
@@ -297,7 +300,53 @@ def test_scores_can_be_made_again_without_a_model(folder: Path, echo: str, tmp_p
     file.write_text(TASK.replace('"a" in answer', '"a" not in answer'))
     changed = mdmbench("rescore", tmp_path / "out")
     assert changed.exit_code == 1 and "6 answers, 6 scores changed" in changed.stdout
-    assert len(list((tmp_path / "out").glob("*/spec.json"))) == 2, "the old run is as it was"
+    made = list((tmp_path / "out").glob("*/records.jsonl"))
+    assert len(made) == 2, "the old run is as it was"
+    assert all(len(file.read_text().splitlines()) == 6 for file in made)
+
+
+def test_scores_are_made_again_where_the_environment_is_lost(
+    folder: Path, echo: str, tmp_path: Path
+) -> None:
+    run(folder, echo, tmp_path / "out")
+    next((tmp_path / "out").glob("*/env.json")).unlink()
+    file = Path(echo.partition(":")[0])
+    file.write_text(TASK.replace('"a" in answer', '"a" not in answer'))
+    assert mdmbench("rescore", tmp_path / "out").exit_code == 1
+    made = list((tmp_path / "out").glob("*/records.jsonl"))
+    assert [len(file.read_text().splitlines()) for file in made] == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('finish = ""', 'finish = "("', "finish is '('"),
+        ('stops = ("zz",)', 'stops = ("",)', "none empty"),
+        ('stops = ("zz",)', 'stops = "Q:"', "it is of type tuple"),
+        ("chat = False", "", "chat is 'missing'"),
+        ('"Say "', '"Say \\ud800"', "its prompt is no text"),
+        ("def score", "def judge", "cannot score"),
+        ('float("a" in answer)', "7.0", "numbers from 0 to 1"),
+        ('float("a" in answer)', "1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_task_that_is_not_whole_is_refused(
+    folder: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in TASK
+    (tmp_path / "echo.py").write_text(TASK.replace(old, new))
+    command = ("run", "--model", folder, "--task", f"{tmp_path / 'echo.py'}:Echo", "--limit", "2")
+    assert message in fails(*command, "--out", tmp_path / "out")
+
+
+def test_an_answer_as_long_as_the_model_is_an_error(
+    folder: Path, echo: str, tmp_path: Path
+) -> None:
+    command = ("run", "--model", folder, "--task", echo, "--out", tmp_path)
+    assert "gen-length is 256" in fails(*command, "--gen-length", "256")
+    assert "no example of" in fails(*command, "--gen-length", "255")
+    assert "a number of tokens, or max" in fails(*command, "--pad-to", "foo")
+    assert "known: block, family, mask_id, quant, revision, shift" in fails(*command, "-M", "x=1")
 
 
 def test_a_language_model_is_no_puzzle_model(folder: Path, echo: str, tmp_path: Path) -> None:
@@ -356,24 +405,26 @@ def test_a_metric_of_the_evaluate_library_can_be_asked_for(
 
 @pytest.mark.parametrize("task", ["humaneval", "humaneval-instruct", "mbpp", "gsm8k", "math"])
 def test_a_task_runs_end_to_end_offline_and_is_scored_the_same_again(
-    folder: Path, tmp_path: Path, task: str
+    tmp_path: Path, task: str
 ) -> None:
     """On invented problems: a model that knows nothing fails, and each answer says how."""
     data = resolve.source("task", task)
     assert data is not None
     knobs = [f"data={data.parent / 'tiny.jsonl'}", *([] if "human" in task else ["shots=0"])]
     words = [word for knob in knobs for word in ("-T", knob)]
-    settings = ("--gen-length", "32", "--limit", "2", "--gamma", "2", "--out", tmp_path)
-    command = ("run", "--task", task, "--model", folder, *words, *settings, "--no-baseline")
+    model, out = tiny.llada(tmp_path / "model", max_length=1024), tmp_path / "out"
+    settings = ("--gen-length", "32", "--limit", "2", "--gamma", "2", "--out", out)
+    command = ("run", "--task", task, "--model", model, *words, *settings, "--no-baseline")
     (row,) = document(mdmbench(*command, "--json"))["rows"]
     assert row["n"] == 2
-    records = kept(tmp_path).values()
+    records = kept(out).values()
+    assert all(r["nfe"] for r in records)
     if "pass@1" in row["scores"]:
         assert all(r["notes"]["pass@1 outcome"] in get_args(Kind) for r in records)
         assert all(r["notes"]["pass@1 branch"] for r in records)
-        (made,) = tmp_path.glob("*/env.json")
+        (made,) = out.glob("*/env.json")
         assert json.loads(made.read_text())[0]["sandbox"] in ("bwrap", "landlock")
-    again = mdmbench("rescore", tmp_path)
+    again = mdmbench("rescore", out)
     assert again.exit_code == 0 and "2 answers, 0 scores changed" in again.stdout, again.output
 
 

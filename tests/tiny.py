@@ -34,11 +34,12 @@ def tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
     )
 
 
-def llada(folder: Path, template: str | None = TEMPLATE) -> Path:
+def llada(folder: Path, template: str | None = TEMPLATE, max_length: int = 256) -> Path:
     """Writes the model and its tokenizer to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(GOLDEN / "llada" / "model.safetensors", folder)
     config = json.loads((GOLDEN / "llada" / "config.json").read_text())
+    config["max_sequence_length"] = max_length
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer(template).save_pretrained(folder)
     return folder

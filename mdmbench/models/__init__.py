@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mdmbench import bundled, resolve
-from mdmbench.errors import UserError
+from mdmbench.errors import UserError, unknown
 from mdmbench.models import checkpoint, hub, puzzle
 from mdmbench.models.encoder import NativeModel
 
@@ -33,6 +33,10 @@ def is_puzzle(path: Path) -> bool:
 def options(name: str, knobs: Mapping[str, Any]) -> tuple[checkpoint.Options, str | None]:
     """What -M says: how the checkpoint is to be read, and its revision on the hub."""
     rest = {knob: value for knob, value in knobs.items() if knob != "revision"}
+    known = resolve.knob_names(checkpoint.Options)
+    for knob in rest:
+        if knob not in known:
+            raise unknown(f"knob of model {name}", knob, [*known, "revision"])
     revision = knobs.get("revision")
     found: checkpoint.Options = resolve.build("model", name, checkpoint.Options, rest)
     return found, None if revision is None else str(revision)

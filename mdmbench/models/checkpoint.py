@@ -244,7 +244,7 @@ def describe(config: Mapping[str, Any], options: Options = PLAIN) -> tuple[str, 
         if not found.blocks:
             raise UserError(
                 f"block is {options.block}, but in {label} every position sees every other",
-                "leave -M block= out; the blocks of decoding are --block",
+                "leave -M block= out; the blocks of decoding are --block-length",
             )
         config = {**config, "block_size": 1, "bd_size": 1}
     if options.quant and found.net is DiT:

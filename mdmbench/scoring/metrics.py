@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
-from mdmbench.errors import UserError
+from mdmbench.errors import UserError, reason
 
 
 def measure(name: str, answers: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
@@ -17,10 +17,12 @@ def measure(name: str, answers: Sequence[str], targets: Sequence[str]) -> dict[s
 
     try:
         metric = evaluate.load(name)
+        if metric is None:
+            raise ValueError("the script defines no evaluate.Metric")
         found = metric.compute(predictions=[*answers], references=[*targets])
     except Exception as error:  # a metric is a script, and raises what it likes
         raise UserError(
-            f"metric {name} cannot be used: {str(error).splitlines()[0]}",
+            f"metric {name} cannot be used: {reason(error)}",
             "give a metric of the hub that compares texts, or the path of a script of your own",
         ) from None
     numbers = found if isinstance(found, Mapping) else {}

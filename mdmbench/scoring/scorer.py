@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from math import isfinite
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from numbers import Real
-from typing import Any, Protocol
+from typing import Any
 
 from mdmbench import resolve
 from mdmbench.base import Question, TextTask
@@ -38,11 +37,6 @@ def cut(task: TextTask, text: str) -> str:
         text = text.partition(stop)[0]
     finished = re.search(task.finish, text) if task.finish else None
     return text[: finished.end()] if finished else text
-
-
-class Scorer(Protocol):
-    def submit(self, example: Any, answer: Any) -> Future[Scored]: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,10 +61,10 @@ class Judge:
                 found = task.score(example, answer)
         good = isinstance(found, Mapping) and task.headline in found
         numbers = {k: v for k, v in found.items() if not isinstance(v, str)} if good else {}
-        if not good or not all(isinstance(v, Real) and isfinite(v) for v in numbers.values()):
+        if not good or not all(isinstance(v, Real) and 0 <= v <= 1 for v in numbers.values()):
             raise UserError(
                 f"task {self.name} scores {example.id} as {found!r}",
-                f"score returns numbers by name, {task.headline!r} among them",
+                f"score returns numbers from 0 to 1 by name, {task.headline!r} among them",
             )
         notes = {str(k): v for k, v in found.items() if isinstance(v, str)}
         return Scored({str(k): float(v) for k, v in numbers.items()}, notes)
@@ -91,60 +85,70 @@ class Judge:
         return found
 
 
-def scorer(judge: Judge, task: Any) -> Scorer:
-    """Where answers of this task are scored."""
-    if hasattr(task, "symbols"):
-        return Inline(judge, task)
-    return Workers(judge, max(1, (os.cpu_count() or 1) // 2))
-
-
-class Inline:
-    """Scores at once, in this process: for puzzles, whose scores cost nothing."""
-
-    def __init__(self, judge: Judge, task: Any) -> None:
-        self._judge, self._task = judge, task
-
-    def submit(self, example: Any, answer: Any) -> Future[Scored]:
-        future: Future[Scored] = Future()
-        future.set_result(self._judge(self._task, example, answer))
-        return future
-
-    def close(self) -> None:
-        pass
-
-
 class Workers:
-    """Scores in processes of their own, which give way to the model."""
+    """Processes that score the answers of any number of tasks, and give way to the model.
 
-    def __init__(self, judge: Judge, count: int) -> None:
-        self._pool = ProcessPoolExecutor(
-            count, mp_context=get_context("spawn"), initializer=_begin, initargs=(judge,)
-        )
+    A context manager: left by an exception it does not wait for what is being scored. Puzzles,
+    whose scores cost nothing, are scored here and now.
+    """
 
-    def submit(self, example: Any, answer: Any) -> Future[Scored]:
-        return self._pool.submit(_score, example, answer)
+    def __init__(self) -> None:
+        self.count = max(1, (os.cpu_count() or 1) // 2)
+        self._pool: ProcessPoolExecutor | None = None
 
-    def close(self) -> None:
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        for process in active_children() if kind else ():
+            process.kill()
         self._pool.shutdown(cancel_futures=True)
 
+    def submit(self, judge: Judge, task: Any, example: Any, answer: Any) -> Future[Scored]:
+        """`task` is the judge's; a worker makes its own."""
+        if isinstance(example, Question):
+            return self._submit(judge, example, answer)
+        future: Future[Scored] = Future()
+        future.set_result(judge(task, example, answer))
+        return future
 
-def result(future: Future[Scored]) -> Scored:
+    def _submit(self, judge: Judge, example: Any, answer: Any) -> Future[Scored]:
+        # A process that this starts is to leave an interruption to the parent from its first
+        # moment on, and it inherits what is blocked.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            if self._pool is None:
+                context = get_context("spawn")
+                self._pool = ProcessPoolExecutor(self.count, context, initializer=_begin)
+            return self._pool.submit(_score, judge, example, answer)
+        except BrokenProcessPool as error:
+            raise _died(example) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def result(example: Any, future: Future[Scored]) -> Scored:
     """Raises UserError where the answer could not be scored."""
     try:
         return future.result()
     except BrokenProcessPool as error:
-        raise UserError(f"the processes that score answers have died: {error}") from None
+        raise _died(example) from error
 
 
-_work: list[tuple[Judge, Any]] = []
-"""Of a worker process: its judge and the task, made once."""
+def _died(example: Any) -> UserError:
+    return UserError(
+        f"a process that scores answers died, at example {example.id} or one beside it",
+        "is there memory enough? the same command goes on behind what has been scored",
+    )
 
 
-def _begin(judge: Judge) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.nice(10)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _work.append((judge, judge.task()))
 
 
 def _end_with_parent() -> None:
@@ -154,6 +158,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _score(example: Any, answer: Any) -> Scored:
-    judge, task = _work[-1]
-    return judge(task, example, answer)
+_tasks: dict[tuple[str, str], Any] = {}
+"""The tasks that this process has scored answers of, by name and knobs."""
+
+
+def _score(judge: Judge, example: Any, answer: Any) -> Scored:
+    key = judge.name, repr(sorted(judge.knobs.items()))
+    if key not in _tasks:
+        _tasks[key] = judge.task()
+    return judge(_tasks[key], example, answer)
