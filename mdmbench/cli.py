@@ -222,6 +222,9 @@ def table_(
     seconds: Annotated[
         bool, typer.Option(help="Say nothing of time: for runs made on a busy machine.")
     ] = True,
+    by: Annotated[
+        str | None, typer.Option(help="A table for each value of this: bucket, steps, ...")
+    ] = None,
     figure: Annotated[
         Path | None, typer.Option(help="Also draw accuracy against NFE: .svg, .png or .pdf.")
     ] = None,
@@ -236,11 +239,12 @@ def table_(
 
     folders = runs or [Path("results")]
     if paper:
-        there = [folder for folder in folders if runs or folder.is_dir()]
-        lines = papers.beside(paper, rows.rows(store.runs(there)))
+        known = [folder for folder in folders if runs or folder.is_dir()]
+        lines = papers.beside(paper, rows.rows(store.runs(known)))
         typer.echo(papers.markdown(lines).rstrip("\n"))
         return
-    found = rows.rows(store.runs(folders))
+    there = store.runs(folders)
+    found = rows.split(there, by) if by else rows.rows(there)
     if not found:
         raise UserError(f"no records in {', '.join(map(str, folders))}", "run something first")
     if not seconds:

@@ -10,6 +10,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mdmbench.errors import unknown
 from mdmbench.spec import RunSpec, validated
 from mdmbench.stats import Interval, mean, pass_at_k, ratio, resampled
 from mdmbench.store import Record, Run
@@ -95,6 +96,29 @@ def rows(runs: Sequence[Run], only: Mapping[Path, Container[str]] | None = None)
             old = records[other.path] if other else {}
             found.append(_row(run, group, records[run.path], old, other is run))
     return sorted(found, key=_order)
+
+
+def split(runs: Sequence[Run], by: str) -> list[Row]:
+    """The rows of each value of `by` in the examples' `meta`, such as a Sudoku's bucket, alone.
+
+    Raises UserError where no example has it.
+    """
+    known = {run.path: {r.id: r.meta for r in run.records()} for run in runs}
+    metas = [meta for records in known.values() for meta in records.values()]
+    values = sorted({meta[by] for meta in metas if by in meta}, key=str)
+    if not values:
+        raise unknown("property of the examples", by, {key for meta in metas for key in meta})
+    found = []
+    for value in values:
+        only = {
+            path: {id for id, meta in records.items() if meta.get(by) == value}
+            for path, records in known.items()
+        }
+        found += [
+            replace(row, group=f"{row.group} {value}", settings={**row.settings, by: value})
+            for row in rows(runs, only)
+        ]
+    return found
 
 
 class Timed(NamedTuple):
@@ -288,10 +312,15 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     return [list(members) for _, members in groupby(rows, key=lambda row: row.group)]
 
 
+def _short(value: object) -> object:
+    """Of a file only the name: where it lay says nothing of the result."""
+    return value.rpartition("/")[2] if isinstance(value, str) else value
+
+
 def title(rows: Sequence[Row]) -> str:
     """Of a group: model, task, examples a row, and whatever was set."""
     first, counts = rows[0], sorted({row.n for row in rows})
     n = "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     shared = {k: v for k, v in first.settings.items() if k not in RULE}
-    extra = [f"{k}={v}" for k, v in {**first.task_knobs, **shared}.items() if v]
+    extra = [f"{k}={_short(v)}" for k, v in {**first.task_knobs, **shared}.items() if v]
     return " \N{MIDDLE DOT} ".join([first.model, first.task, f"n={n}", *extra])

@@ -617,3 +617,16 @@ def test_samples_of_an_example_are_one_example(tmp_path: Path) -> None:
     values = {name: score.value for name, score in row.scores.items() if score}
     assert values == pytest.approx({"pass@1": 0.1, "pass@5": 0.5})
     assert row.nfe is not None and tuple(row.nfe) == pytest.approx((6, 4, 8))
+
+
+def test_a_table_can_be_split_by_what_is_known_of_the_examples(tmp_path: Path) -> None:
+    made = [
+        record(f"e{i}", 4, i < 3, meta={"bucket": "hard" if i % 2 else "easy"}) for i in range(6)
+    ]
+    run = write(tmp_path, "eb", EB, made)
+    easy, hard = rows.split([run], "bucket")
+    assert (easy.n, hard.n) == (3, 3)
+    assert easy.accuracy is not None and easy.accuracy.value == pytest.approx(2 / 3)
+    assert "bucket=hard" in rows.title([hard]) and easy.group != hard.group
+    with pytest.raises(UserError, match="did you mean 'bucket'"):
+        rows.split([run], "buckets")
