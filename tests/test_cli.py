@@ -261,7 +261,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
     assert len(file.read_text().splitlines()) < 64
 
 
-COMMANDS = ["", "run", "table", "list", "train"]
+COMMANDS = ["", "run", "table", "list", "train", "rescore", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
