@@ -201,45 +201,24 @@ class Jobs:
         """Raises UserError for whatever in the spec does not exist or does not go together."""
         task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
         sampler = sampler_of(spec)
+        asked = Judge(spec.task, spec.task_knobs)
         name = spec.model or own_model(spec.task)
         options, revision = models.options(name, spec.model_knobs)
         folder = models.folder(name, revision)
         examples = self.examples(spec, task)
         if not models.is_puzzle(folder):
             options = self._with_mask(folder, options)
-        spec = spec.model_copy(update={"dtype": spec.dtype or checkpoint.stored_dtype(folder)})
-        spec = texted(spec, task)
-        model = self._load(folder, device=self.device, dtype=spec.dtype, options=options)
+        dtype = spec.dtype or checkpoint.stored_dtype(folder)
+        spec = texted(spec.model_copy(update={"model": name, "dtype": dtype}), task)
+        model = self._load(folder, device=self.device, dtype=dtype, options=options)
         codec = self._codec(spec, task, model, folder)
-        if spec.gen_length is None:
-            first = cast(Example, examples[0])
-            answer = len(first.cells) - first.start
-        else:
-            answer = spec.gen_length
-        if model.block is None:
-            parts = blocks(answer, spec.block_length)
-        else:
-            # The answer may begin and end within a block of the model's.
-            spec, parts = block_causal(spec, model.block), -(-answer // model.block)
-        spec = completed(spec, sampler, answer, parts)
-        stop = codec.stop
-        if stop is None and spec.stop == "until":
+        if codec.stop is None and spec.stop == "until":
             raise UserError(f"model {name} has no end symbol to stop at", "leave --stop out")
-        schedule = None
-        if spec.schedule and spec.steps:
-            schedule = Schedule(spec.schedule, spec.steps // parts)
-        resolved: dict[str, Any] = {
-            "model": name,
-            "knobs": knobs_of(sampler),
-            "task_knobs": knobs_of(task),
-        }
-        if schedule is None and "k" in resolved["knobs"] and resolved["knobs"]["k"] is None:
-            resolved["knobs"]["k"] = 1
-        spec = spec.model_copy(update=resolved)
-        sandbox = self.sandbox() if hasattr(task, "programs") else None
+        spec, schedule = scheduled(spec, sampler, answer_length(spec, examples), model.block)
+        spec = with_knobs(spec, sampler, task)
         return Job(
             label=label(spec),
-            stored=self._stored(spec, task, folder),
+            stored={**described(spec, task), "model_digest": self._digest(folder)},
             task=task,
             examples=examples,
             model=model,
@@ -250,12 +229,12 @@ class Jobs:
                 from_zero=model.block is not None,
                 schedule=schedule,
                 draw=draw(spec, model, codec),
-                stop=stop,
+                stop=codec.stop,
                 early=spec.stop == "until",
                 guidance=spec.cfg,
                 seed=spec.seed,
             ),
-            judge=Judge(spec.task, spec.task_knobs, sandbox),
+            judge=replace(asked, sandbox=self.sandbox() if hasattr(task, "programs") else None),
             workers=self.workers,
         )
 
@@ -308,9 +287,6 @@ class Jobs:
             self._examples[key] = found
         return self._examples[key]
 
-    def _stored(self, spec: RunSpec, task: AnyTask, folder: Path) -> dict[str, Any]:
-        return {**described(spec, task), "model_digest": self._digest(folder)}
-
 
 def described(spec: RunSpec, task: AnyTask) -> dict[str, Any]:
     """What spec.json says but for the model: the settings, and digests of all that they name."""
@@ -352,16 +328,6 @@ def texted(spec: RunSpec, task: AnyTask) -> RunSpec:
                 f"{name} is {getattr(spec, name)!r}, and {spec.task} is a puzzle", "leave it out"
             )
     return spec
-
-
-def block_causal(spec: RunSpec, block: int) -> RunSpec:
-    """The spec for a model whose attention is block-causal: its blocks are those of the model."""
-    if spec.block_length not in (None, block):
-        raise UserError(
-            f"block length {spec.block_length}, but the model attends by blocks of {block}",
-            "leave --block-length out, or give -M block=N where the model takes several",
-        )
-    return spec.model_copy(update={"block_length": block})
 
 
 def draw(spec: RunSpec, model: Model, codec: Codec) -> Draw:
@@ -452,9 +418,32 @@ def own_model(task: str) -> str:
     return task
 
 
-def completed(spec: RunSpec, sampler: Sampler, answer: int, parts: int) -> RunSpec:
-    """The spec with the loop's settings filled in, for an answer region of `answer` positions in
-    `parts` blocks."""
+def answer_length(spec: RunSpec, examples: Sequence[Item]) -> int:
+    """Positions of the answer region."""
+    if spec.gen_length is not None:
+        return spec.gen_length
+    first = cast(Example, examples[0])
+    return len(first.cells) - first.start
+
+
+def scheduled(
+    spec: RunSpec, sampler: Sampler, answer: int, block: int | None
+) -> tuple[RunSpec, Schedule | None]:
+    """The spec with the loop's settings filled in, and the schedule that they make.
+
+    answer  positions of the answer region
+    block   of the model's attention, where that is block-causal: its blocks are those of decoding,
+            and the answer may begin and end within one
+    """
+    if block is None:
+        parts = blocks(answer, spec.block_length)
+    elif spec.block_length in (None, block):
+        spec, parts = spec.model_copy(update={"block_length": block}), -(-answer // block)
+    else:
+        raise UserError(
+            f"block length {spec.block_length}, but the model attends by blocks of {block}",
+            "leave --block-length out, or give -M block=N where the model takes several",
+        )
     preset = PRESETS.get(spec.sampler, Preset(spec.sampler))
     scores = spec.scores or ("filtered" if preset.filtered else "raw")
     if not spec.temperature and scores == "raw" and (spec.top_p or spec.top_k):
@@ -464,7 +453,7 @@ def completed(spec: RunSpec, sampler: Sampler, answer: int, parts: int) -> RunSp
     if name is None:
         if capped:
             raise UserError(f"sampler {spec.sampler} with capped needs a schedule", "add --steps")
-        return spec.model_copy(update={"scores": scores})
+        return spec.model_copy(update={"scores": scores}), None
     counting = hasattr(sampler, "k") and sampler.k is None
     if not (counting or capped or ":" in spec.sampler):
         raise UserError(
@@ -476,7 +465,16 @@ def completed(spec: RunSpec, sampler: Sampler, answer: int, parts: int) -> RunSp
         raise UserError(
             f"{steps} steps do not divide into {parts} blocks", f"choose a multiple of {parts}"
         )
-    return spec.model_copy(update={"scores": scores, "schedule": name, "steps": steps})
+    spec = spec.model_copy(update={"scores": scores, "schedule": name, "steps": steps})
+    return spec, Schedule(name, steps // parts)
+
+
+def with_knobs(spec: RunSpec, sampler: Sampler, task: AnyTask) -> RunSpec:
+    """The spec with every knob of its sampler and its task, those left alone too."""
+    knobs = knobs_of(sampler)
+    if spec.schedule is None and "k" in knobs and knobs["k"] is None:
+        knobs["k"] = 1
+    return spec.model_copy(update={"knobs": knobs, "task_knobs": knobs_of(task)})
 
 
 def baseline(spec: RunSpec) -> RunSpec:
