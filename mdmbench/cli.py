@@ -315,7 +315,7 @@ def list_(out: Out = Path("results")) -> None:
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Option(help="A task that can be trained on: sudoku, maze.")],
+    task: Annotated[str, typer.Option(help="What it learns: sudoku, maze, arithmetic.")],
     out: Annotated[Path, typer.Option(help="Folder of the model, its card and checkpoints.")],
     task_knob: Annotated[
         list[str] | None, typer.Option("-T", metavar="NAME=VALUE", help="A knob of the task.")
@@ -344,7 +344,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as torch decides.")] = 0,
 ) -> None:
-    """Train a puzzle model by masked diffusion; the same command takes up where it stopped."""
+    """Train a small model by masked diffusion; the same command takes up where it stopped."""
     from mdmbench import training
 
     recipe = training.Recipe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -102,7 +103,13 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         Column("forced\n%", lambda r: _cell(r.forced, "{:.1f}", 100)),
         Column("bound\nnats", lambda r: _cell(r.bound_spent, "{:.2f}")),
     ]
+    others = sorted({name for row in rows for name in row.scores} - {rows[0].headline})
+    columns += [Column(f"{name}\n%", partial(_score, name=name)) for name in others]
     return [c for c in columns if any(c.cell(row) != Cell("-") for row in rows)]
+
+
+def _score(row: Row, name: str) -> Cell:
+    return _cell(row.scores.get(name), "{:.1f}", 100)
 
 
 def _flat_header(column: Column) -> str:

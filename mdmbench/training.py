@@ -214,7 +214,7 @@ def card(recipe: Recipe, trainee: Trainee, state: State) -> str:
     device = next(state.net.parameters()).device.type
     rules = [name for name in last if f"{name}_nfe" in last]
     lines = [
-        f"# A {recipe.task} model of {parameters:,} parameters",
+        f"# {recipe.task}: a model of {parameters:,} parameters",
         "",
         f"{trainee.about} Trained by masked diffusion on {examples}, {state.step} steps of"
         f" {recipe.batch_size}, in {state.seconds / 60:.0f} minutes on {device}.",

@@ -4,6 +4,7 @@ No number is above 20. The two sides of a sum or a product stand in either order
 what is written in one position depends on what is written in another.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -33,6 +34,7 @@ THINGS = ("apples", "books", "cards", "coins", "marbles", "nuts", "pens", "shell
 HOLDERS = ("bags", "boxes", "jars", "packs")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("drops", "loses", "sells", "uses")
+LINE = re.compile(r"(\d+)([-+*/])(\d+)=(\d+) [a-z]+", re.ASCII)
 TIMES = {2: "twice", 3: "three times"}
 
 LARGEST = 20
@@ -182,7 +184,7 @@ class Arithmetic:
 
     name: ClassVar[str] = "arithmetic"
     version: ClassVar[str] = "1"
-    headline: ClassVar[str] = "strict"
+    headline: ClassVar[str] = "worked"
     gen_length: ClassVar[int] = 48
     chat: ClassVar[bool] = False
     stops: ClassVar[tuple[str, ...]] = ("\nQuestion:",)
@@ -227,8 +229,19 @@ class Arithmetic:
                 return Question(key, prompt, f" {target}", meta={"steps": steps})
 
     def score(self, question: Question, answer: str) -> dict[str, float]:
-        """strict and flexible: the number behind `####`, and the last one, as for GSM8K."""
-        return numbers.scores(question.target, answer)
+        """The scores of GSM8K, and worked: strict, and every line before the result is true."""
+        found = numbers.scores(question.target, answer)
+        lines = answer.partition("\n####")[0].removeprefix(" ").split("\n")
+        return {**found, "worked": found["strict"] * all(map(true, lines))}
+
+
+def true(line: str) -> bool:
+    """Whether a line is an equation that holds."""
+    parts = LINE.fullmatch(line)
+    if not parts:
+        return False
+    a, b, c = (int(parts[i]) for i in (1, 3, 4))
+    return {"+": a + b == c, "-": a - b == c, "*": a * b == c, "/": b * c == a}[parts[2]]
 
 
 TASKS = {"arithmetic": Arithmetic}
