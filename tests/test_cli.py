@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -246,6 +247,8 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
         [sys.executable, "-m", "mdmbench", *command, "--out", str(tmp_path)],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job, as a test run may be, hands down that it ignores interruptions.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not any(p.stat().st_size for p in tmp_path.rglob("records.jsonl")):
