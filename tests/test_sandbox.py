@@ -113,6 +113,8 @@ def test_every_attack_gets_out_of_a_bare_subprocess(
     attack: str, case: tuple[str, str], reports: Reports
 ) -> None:
     found = reports[case].result()["attacks"][attack]
+    if attack in ("TCP", "UDP") and "Network is unreachable" in found["detail"]:
+        pytest.skip("this machine has not even itself to talk to")
     assert found["harm"], found
 
 
