@@ -68,7 +68,7 @@ def full(model: NativeModel, tokens: Tensor, lengths: Tensor | None = None) -> T
     ("dtype", "suffix", "bound"), [(torch.float32, "f32", 2e-5), (torch.bfloat16, "bf16", 0.03)]
 )
 @pytest.mark.parametrize("run", ["full", "masked"])
-def test_logits_are_those_of_the_reference(
+def test_golden_logits_are_those_of_the_reference(
     name: str, dtype: torch.dtype, suffix: str, bound: float, run: str
 ) -> None:
     gold = expected(name)
@@ -85,7 +85,7 @@ def test_logits_are_those_of_the_reference(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_forward_gives_the_reference_at_the_rows_that_predict(name: str) -> None:
+def test_forward_gives_the_golden_logits_at_the_rows_that_predict(name: str) -> None:
     gold = expected(name)
     model = golden(name)
     rows = torch.tensor([[0, 16, 3], [23, 1, 1]])

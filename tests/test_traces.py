@@ -79,7 +79,7 @@ def expected(steps: list[dict[str, Any]], shift: int = 0) -> list[list[tuple[int
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 @pytest.mark.parametrize("file", FILES)
-def test_every_commit_of_the_reference_is_reproduced(file: str, batch_size: int) -> None:
+def test_every_commit_of_the_golden_traces_is_reproduced(file: str, batch_size: int) -> None:
     trace = read(file)
     net = model(trace["model"])
     for group in trace["groups"]:
@@ -101,7 +101,7 @@ def test_every_commit_of_the_reference_is_reproduced(file: str, batch_size: int)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_scores_are_those_of_the_reference(file: str) -> None:
+def test_scores_are_those_of_the_golden_traces(file: str) -> None:
     """Confidence, entropy and margin at each committed position, as far as fp32 logits go."""
     trace = read(file)
     net = model(trace["model"])
@@ -171,7 +171,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_the_command_line_reproduces_the_reference(
+def test_the_command_line_reproduces_the_golden_traces(
     file: str, folders: Path, tmp_path: Path
 ) -> None:
     """One group of each: from a prompt in words to a record of what was committed when."""
