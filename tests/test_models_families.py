@@ -348,7 +348,8 @@ def test_neither_a_pad_nor_a_later_block_moves_a_row(name: str, data: st.DataObj
         seen = data.draw(st.integers(1, length))
         whole = -(-seen // block) * block
         alone = full(model, tokens[row : row + 1, : min(whole, length)])
-        torch.testing.assert_close(together[row, :seen], alone[0, :seen], atol=1e-5, rtol=0)
+        # As for the golden logits: experts that get batches of other sizes round otherwise.
+        torch.testing.assert_close(together[row, :seen], alone[0, :seen], atol=2e-5, rtol=0)
 
 
 BLOCKED: dict[tuple[str, int], NativeModel] = {}
