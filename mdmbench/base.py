@@ -114,6 +114,9 @@ class Decoded:
 
     tokens          the filled canvas, length L; behind an early stop the end token is repeated
     committed_at    length L: the step (from 0) that committed the position, or NEVER
+    confidence      length L: the probability of what was proposed there at that step
+    entropy         length L: of the model's distribution there at that step, nats; as is the
+                    confidence, 0 where nothing was committed
     nfe             forwards the example took part in
     nfe_until       forwards until the answer was whole up to its end; None without an end
     end             first position behind EOS or the stop phrase, None without one
@@ -126,6 +129,8 @@ class Decoded:
     id: str
     tokens: tuple[int, ...]
     committed_at: tuple[int, ...]
+    confidence: tuple[float, ...]
+    entropy: tuple[float, ...]
     nfe: int
     nfe_until: int | None
     end: int | None

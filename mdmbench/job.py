@@ -40,7 +40,7 @@ from mdmbench.scoring.sandbox import Sandbox
 from mdmbench.scoring.scorer import Judge, Scored, Workers, result
 from mdmbench.spec import RunSpec, validated
 from mdmbench.step import Draw, Proxy
-from mdmbench.store import Record
+from mdmbench.store import DIGITS, Record
 
 BACKLOG = 8
 """Answers a worker that may wait for their scores before the model has to wait too."""
@@ -136,6 +136,8 @@ class Job:
             pieces=self.codec.pieces(tokens),
             batch_size=0,
             seconds=decoded.seconds,
+            confidence=_rounded(decoded.confidence[canvas.start : canvas.end]),
+            entropy=_rounded(decoded.entropy[canvas.start : canvas.end]),
         )
         return answer, record
 
@@ -151,6 +153,10 @@ class Job:
             nearly.append(replace(canvas, tokens=(*tokens, *canvas.tokens[len(region) :])))
         once = replace(self.decoding, schedule=None, stop=None, early=False)
         list(decode(self.model, self.sampler, nearly, batch_size=len(nearly), decoding=once))
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [float(f"{value:.{DIGITS}g}") for value in values]
 
 
 def _scored(scoring: dict[Future[Scored], tuple[Item, Record]]) -> Iterator[Record]:

@@ -194,6 +194,8 @@ class Rows:
 
     tokens: Tensor
     committed_at: Tensor
+    confidence: Tensor
+    entropy: Tensor
     block_of: Tensor
     eligible: Tensor
     start: Tensor
@@ -239,6 +241,8 @@ class Done:
     held: Held
     tokens: list[int]
     committed_at: list[int]
+    confidence: list[float]
+    entropy: list[float]
     nfe: int
     forced: int
     bound: float
@@ -295,6 +299,8 @@ class Slots:
         rows = Rows(
             tokens=tokens,
             committed_at=torch.full_like(tokens, NEVER),
+            confidence=torch.zeros_like(tokens, dtype=torch.float64),
+            entropy=torch.zeros_like(tokens, dtype=torch.float64),
             block_of=numbers,
             eligible=(tokens == self.model.mask_id) & (numbers == block) & (numbers < NO_BLOCK),
             start=tensor(canvas.start),
@@ -327,10 +333,15 @@ class Slots:
         """Writes `tokens` [B, W] where `commit` [B, W] is True, and what it cost."""
         rows, at = self.rows, step.positions
         index = rows.index[:, None].expand_as(at)
-        rows.tokens.scatter_(1, at, torch.where(commit, tokens, rows.tokens.gather(1, at)))
-        rows.committed_at.scatter_(
-            1, at, torch.where(commit, index, rows.committed_at.gather(1, at))
-        )
+        written = {
+            "tokens": tokens,
+            "committed_at": index,
+            "confidence": step.confidence,
+            "entropy": step.entropy,
+        }
+        for name, value in written.items():
+            column = getattr(rows, name)
+            column.scatter_(1, at, torch.where(commit, value, column.gather(1, at)))
         spent = step.entropy.masked_fill(~commit, 0)
         rows.bound += spent.sum(1) - spent.amax(1)
         working = step.eligible.any(1)
@@ -376,7 +387,8 @@ class Slots:
         stay = [i for i, h in enumerate(self.held) if h.waiting]
         gone, left = self.rows.select(done), [self.held[i] for i in done]
         self.rows, self.held = self.rows.select(stay), [self.held[i] for i in stay]
-        columns = (gone.tokens, gone.committed_at, gone.index, gone.forced, gone.bound)
+        trace = (gone.tokens, gone.committed_at, gone.confidence, gone.entropy)
+        columns = (*trace, gone.index, gone.forced, gone.bound)
         return [Done(*parts) for parts in zip(left, *(c.tolist() for c in columns), strict=True)]
 
     def decoded(self, done: Done, now: Seconds) -> Decoded:
@@ -396,6 +408,8 @@ class Slots:
             id=canvas.id,
             tokens=tuple(tokens),
             committed_at=tuple(at),
+            confidence=tuple(done.confidence[:length]),
+            entropy=tuple(done.entropy[:length]),
             nfe=forwards,
             nfe_until=None if until is None else until * self.decoding.forwards,
             end=end,

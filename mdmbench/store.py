@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from mdmbench.base import Seconds
 from mdmbench.errors import UserError
 
+DIGITS = 3
+"""Of the numbers that are kept for every position."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -33,7 +36,8 @@ class Record:
     answer  the answer region's symbols, joined; of a text task its text up to the end token
     notes   how the answer was read, and what became of its programs
     pieces  the text of each token of the answer region, for text tasks
-    committed_at  of each position of the answer region, see `base.Decoded`
+    committed_at, confidence, entropy  of each position of the answer region, see `base.Decoded`;
+            the last two to DIGITS digits, and empty in records of before they were kept
     length  answer positions filled by the model up to the answer's end
     filled  answer positions filled by the model, the tail behind the end included
     session which entry of env.json made it, from 0
@@ -58,6 +62,8 @@ class Record:
     batch_size: int
     seconds: Seconds
     session: int = 0
+    confidence: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
 
 
 @cache

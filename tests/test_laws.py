@@ -136,6 +136,26 @@ def test_each_step_commits_unless_the_schedule_asks_to_wait(
 
 @every_how
 @every_rule
+def test_the_trace_says_how_sure_the_model_was_of_each_commit(
+    rule: Sampler, how: dict[str, Any]
+) -> None:
+    """What a step's commits gambled is the sum of their entropies less the largest."""
+    for decoded in run(rule, canvases(), **how).values():
+        at, entropy = decoded.committed_at, decoded.entropy
+        together: dict[int, list[float]] = {}
+        for step, nats in zip(at, entropy, strict=True):
+            together.setdefault(step, []).append(nats)
+        assert set(together.pop(NEVER)) == {0.0}
+        spent = sum(sum(nats) - max(nats) for nats in together.values())
+        assert decoded.bound_spent == pytest.approx(spent)
+        late = "draw" in how and how["draw"].late  # what comes last counts as wholly unsure
+        for step, confidence in zip(at, decoded.confidence, strict=True):
+            assert 0 <= confidence <= 1
+            assert (confidence > 0) == (step != NEVER) or late
+
+
+@every_how
+@every_rule
 def test_the_batch_changes_nothing(rule: Sampler, how: dict[str, Any]) -> None:
     items = canvases()
     alone = answers(run(rule, items, batch_size=1, **how))

@@ -419,7 +419,8 @@ def test_counts_are_of_what_the_model_filled() -> None:
     canvas = Canvas("x", (5, 0, 0, 6, 0, 0), 1)
 
     def decoded(end: int | None, at: tuple[int, ...]) -> Decoded:
-        return Decoded("x", (5, 1, 2, 6, 3, 4), at, 2, None, end, 12, 0, 0.0, Seconds())
+        none = (0.0,) * 6
+        return Decoded("x", (5, 1, 2, 6, 3, 4), at, none, none, 2, None, end, 12, 0, 0.0, Seconds())
 
     full = (NEVER, 0, 0, NEVER, 1, 1)
     assert counts(canvas, decoded(None, full), 0) == (4, 4)
