@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -18,6 +18,8 @@ from typer.core import TyperGroup
 from mdmbench.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mdmbench.base import Observer
     from mdmbench.rows import Row
     from mdmbench.scoring.sandbox import Sandbox
@@ -72,6 +74,20 @@ ModelKnobs = Annotated[
     list[str] | None,
     typer.Option("-M", metavar="NAME=VALUE", help="Of the model: revision, quant, mask_id, ..."),
 ]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Examples. Default: 200; a data file is read whole.")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Examples at a time; changes no answer. Default: 64, texts 8."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line.")]
+Timed = Annotated[bool, typer.Option(help="Say nothing of time: for a busy machine.")]
+Points = Annotated[
+    float | None,
+    typer.Option(min=0.01, max=100, help="Say which speed-up loses no more points of the score."),
+]
 SandboxName = Literal["auto", "bwrap", "landlock", "none"]
 SandboxOption = Annotated[SandboxName, typer.Option(help="What holds generated programs.")]
 IKnow = Annotated[bool, typer.Option("--i-know", help="With --sandbox none: nothing holds them.")]
@@ -108,9 +124,7 @@ def run(
         list[str] | None, typer.Option("-T", metavar="NAME=VALUE", help="A knob of the task.")
     ] = None,
     model_knob: ModelKnobs = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Examples. Default: 200; a data file is read whole.")
-    ] = None,
+    limit: Limit = None,
     gen_length: Annotated[
         int | None, typer.Option(help="Answer tokens of a text task. Default: the task's.")
     ] = None,
@@ -146,23 +160,18 @@ def run(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of puzzles and noise.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Examples at a time; changes no answer. Default: 64, texts 8."),
-    ] = None,
+    batch_size: BatchSize = None,
     sandbox: SandboxOption = "auto",
     i_know: IKnow = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     out: Out = Path("results"),
     baseline: Annotated[
         bool, typer.Option(help="Also run top-1 with the same proxy, to compare with.")
     ] = True,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document as the last line.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Decode a task's examples with one sampler or several, and compare them with top-1."""
-    from mdmbench import bundled, job, models, rows, runner, spec, store
+    from mdmbench import bundled, job, models, runner, spec
 
     settings = {
         "model": model,
@@ -208,8 +217,45 @@ def run(
             sandbox=lambda: boxed(sandbox, i_know),
         )
         done = bench.run(specs)
-    found = rows.rows([store.Run(path) for path in done], done)
-    show(found, Format.json if json else Format.rich)
+    tabulate(done, Format.json if json else Format.rich)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a bundled recipe.")],
+    limit: Limit = None,
+    margin: Points = 1.0,
+    until: Annotated[
+        Literal["decided"] | None,
+        typer.Option(help="decided: stop a run once its loss is shown within or beyond --margin."),
+    ] = None,
+    batch_size: BatchSize = None,
+    sandbox: SandboxOption = "auto",
+    i_know: IKnow = False,
+    device: Device = "auto",
+    out: Out = Path("results"),
+    seconds: Timed = True,
+    json: Json = False,
+) -> None:
+    """Run a grid, the cheap points first, and say which speed-up costs no quality."""
+    from mdmbench import bundled, job, models, pace, runner, spec
+
+    written = spec.recipe(bundled.config(recipe))
+    usual = written.pop("limit", None)
+    specs = spec.plan(written)
+    with progress() as observer:
+        bench = runner.Runner(
+            out,
+            limit=limit or usual,
+            batch_size=batch_size,
+            device=models.device(device),
+            observer=observer,
+            sandbox=lambda: boxed(sandbox, i_know),
+            shuffled=until is not None,
+        )
+        rounds = pace.Sweep(margin / 100 if until and margin else None)
+        done = bench.run(spec.distinct([*map(job.baseline, specs), *specs]), rounds)
+    tabulate(done, Format.json if json else Format.rich, seconds=seconds, margin=margin)
 
 
 @app.command("table")
@@ -219,9 +265,8 @@ def table_(
     ] = None,
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.rich,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    seconds: Annotated[
-        bool, typer.Option(help="Say nothing of time: for runs made on a busy machine.")
-    ] = True,
+    seconds: Timed = True,
+    margin: Points = None,
     by: Annotated[
         str | None, typer.Option(help="A table for each value of this: bucket, steps, ...")
     ] = None,
@@ -243,15 +288,120 @@ def table_(
         lines = papers.beside(paper, rows.rows(store.runs(known)))
         typer.echo(papers.markdown(lines).rstrip("\n"))
         return
+    format = Format.json if json else format
     there = store.runs(folders)
-    found = rows.split(there, by) if by else rows.rows(there)
+    if by:
+        found = rows.split(there, by)
+        print_rows(found if seconds else [row.untimed() for row in found], format)
+    else:
+        found = tabulate({run.path: None for run in there}, format, seconds=seconds, margin=margin)
+    if figure:
+        drawing.pareto(found, figure)
+
+
+@app.command("compare")
+def compare_(
+    a: Annotated[Path, typer.Argument(help="A run folder, or a folder that holds some.")],
+    b: Annotated[Path, typer.Argument(help="What is compared with it.")],
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(help="How much counts as the same: solved=1 in points, nfe=2%. Repeatable."),
+    ] = None,
+    flips: Annotated[int, typer.Option(min=0, help="Examples to name each way.")] = 10,
+    format: Annotated[Format, typer.Option(help="rich, markdown or json.")] = Format.rich,
+    json: Json = False,
+) -> None:
+    """Say what is better, worse or the same in B, example by example; a mark a measure."""
+    from mdmbench import compare, store, verdict_table
+
+    format = Format.json if json else format
+    if format in (Format.latex, Format.csv):
+        raise UserError(f"compare writes no {format}", "choose rich, markdown or json")
+    pairs = compare.pairs(store.runs([a]), store.runs([b]))
+    found = [compare.compare(*pair, margin or []) for pair in pairs]
+    if format is Format.markdown:
+        typer.echo("\n".join(verdict_table.markdown(c, flips) for c in found).rstrip("\n"))
+        return
+    console = wide(sys.stderr if format is Format.json else sys.stdout)
+    for comparison in found:
+        console.print(verdict_table.rich(comparison, flips))
+    console.print(verdict_table.LEGEND, style="dim", markup=False, highlight=False)
+    if format is Format.json:
+        print_json({"schema": 1, "comparisons": [verdict_table.document(c) for c in found]})
+
+
+@app.command("show")
+def show_(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    id: Annotated[
+        str | None, typer.Argument(help="An example's id, or how it begins or ends.")
+    ] = None,
+    other: Annotated[
+        Path | None, typer.Option("--with", help="Another run's decoding of it, beside this one.")
+    ] = None,
+    by: Annotated[
+        Literal["step", "entropy", "confidence"], typer.Option(help="What the colours say.")
+    ] = "step",
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Show the canvas as it was after this step.")
+    ] = None,
+    play: Annotated[bool, typer.Option("--play", help="Play the steps first.")] = False,
+    delay: Annotated[float, typer.Option(min=0, help="Seconds a step is shown.")] = 0.3,
+    color: Annotated[bool, typer.Option(help="Colour on a terminal.")] = True,
+    json: Json = False,
+) -> None:
+    """Show how an example was decoded: what stood where after which step. Without ID: which."""
+    from mdmbench import replay, show
+
+    console = wide(sys.stderr if json else sys.stdout)
+    console.no_color = console.no_color or not color
+    runs = [replay.opened(path) for path in (run, other) if path]
+    if id is None:
+        console.print(show.listing(runs[0]))
+        return
+    found = [replay.one(there, replay.find(runs[0], id)) for there in runs]
+    views = show.views(runs, found, by, step)
+    if play:
+        show.play(console, views, delay)
+    console.print(show.Beside(views))
+    if json:
+        print_json(show.document(views))
+
+
+@app.command("report")
+def report_(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or folders that hold some.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The page.")
+    ] = Path("report.html"),
+    title: Annotated[str, typer.Option(help="Its heading. Default: names the tasks.")] = "",
+    examples: Annotated[
+        int, typer.Option(min=0, help="Examples of a group that can be played, if they fit.")
+    ] = 50,
+    seconds: Timed = True,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write pictures and a LaTeX table there."),
+    ] = None,
+) -> None:
+    """Write the runs as one HTML page that needs no network: tables, pictures, traces to play."""
+    from mdmbench import report, rows, store
+
+    report.check(output)
+    folders = runs or [Path("results")]
+    there = store.runs(folders)
+    found = rows.rows(there)
     if not found:
         raise UserError(f"no records in {', '.join(map(str, folders))}", "run something first")
     if not seconds:
         found = [row.untimed() for row in found]
-    if figure:
-        drawing.pareto(found, figure)
-    show(found, Format.json if json else format)
+    for path in report.figures(found, figures) if figures else []:
+        typer.echo(path)
+    page = report.build(there, found, title, examples)
+    report.write(page, output)
+    typer.echo(f"{output} {len(page) / 1e6:.2f} MB")
 
 
 @app.command("rescore")
@@ -394,25 +544,68 @@ def pairs(texts: list[str] | None) -> dict[str, str]:
     return found
 
 
-def show(rows: list[Row], format: Format) -> None:
-    """Prints the rows; with JSON the table goes to stderr and stdout ends with the document."""
-    from rich.console import Console
+def tabulate(
+    only: Mapping[Path, set[str] | None],
+    format: Format,
+    seconds: bool = True,
+    margin: float | None = None,
+) -> list[Row]:
+    """Prints the rows of run folders, of these of their examples, and with a margin in points what
+    speed-up it allows."""
+    from mdmbench import frontier, rows, store
+
+    runs = [store.Run(path) for path in only]
+    known = rows.read(runs, only)
+    found = rows.tabled(runs, known)
+    if not found:
+        raise UserError(f"no records in {', '.join(map(str, only))}", "run something first")
+    if not seconds:
+        found = [row.untimed() for row in found]
+    if margin is None:
+        print_rows(found, format)
+        return found
+    saved = frontier.savings(found, known, margin / 100)
+    print_rows(found, format, frontier.lines(found, saved), frontier.document(found, saved))
+    return found
+
+
+def print_rows(
+    rows: list[Row],
+    format: Format,
+    below: Iterable[str] = (),
+    beside: Mapping[str, Any] | None = None,
+) -> None:
+    """Prints the rows and the lines below them; with JSON all that goes to stderr, and stdout ends
+    with the document, which has what is `beside` the rows too."""
+    from rich.text import Text
 
     from mdmbench import table
 
-    text = {
-        Format.markdown: table.markdown,
-        Format.latex: table.latex,
-        Format.csv: table.csv,
-        Format.json: table.as_json,
-    }
-    if format in (Format.rich, Format.json):
-        stream = sys.stderr if format is Format.json else sys.stdout
-        # A pipe has no width of its own; every column fits in this one.
-        width = None if stream.isatty() or "COLUMNS" in os.environ else 170
-        Console(file=stream, width=width).print(table.rich_table(rows))
+    text = {Format.markdown: table.markdown, Format.latex: table.latex, Format.csv: table.csv}
     if format in text:
         typer.echo(text[format](rows).rstrip("\n"))
+        return
+    console = wide(sys.stderr if format is Format.json else sys.stdout)
+    console.print(table.rich_table(rows))
+    for line in below:
+        console.print(Text(line))
+    if format is Format.json:
+        print_json({**table.document(rows), **(beside or {})})
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """The last line of stdout."""
+    from json import dumps
+
+    typer.echo(dumps(document, allow_nan=False))
+
+
+def wide(stream: TextIO) -> Console:
+    """A pipe has no width of its own; every column fits in this one."""
+    from rich.console import Console
+
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 170
+    return Console(file=stream, width=width)
 
 
 @contextmanager

@@ -10,15 +10,20 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mdmbench import samples
 from mdmbench.errors import unknown
+from mdmbench.samples import PARTS, Samples, common, timed
 from mdmbench.spec import RunSpec, validated
 from mdmbench.stats import Interval, mean, pass_at_k, ratio, resampled
-from mdmbench.store import Record, Run
+from mdmbench.store import Run
 
 RULE = ("schedule", "steps", "scores", "top_p", "top_k")
 """Loop settings that belong to the rule: runs that differ in them are compared with each other."""
 
 PASS_AT = (5, 10, 50, 100)
+
+Only = Mapping[Path, Container[str] | None] | None
+"""The examples that count, by run; None: all."""
 
 
 @dataclass(frozen=True)
@@ -70,32 +75,17 @@ class Row:
         return self.scores.get(self.headline)
 
 
-def rows(runs: Sequence[Run], only: Mapping[Path, Container[str]] | None = None) -> list[Row]:
+def rows(runs: Sequence[Run], only: Only = None) -> list[Row]:
     """A row for each run that has records: by group, baselines first, then by rule and numbers.
 
     `only` names the examples of a run that count; all do where it is None.
     """
-    records: dict[Path, dict[str, Timed]] = {}
-    groups: dict[str, list[Run]] = {}
-    for path, run in sorted({run.path: run for run in runs}.items()):
-        # By id: a resampled interval must not depend on the order in which examples finished.
-        known = sorted(run.records(), key=lambda r: r.id)
-        clocks = [_clock(entry) for entry in run.environments()]
-        records[path] = {
-            r.id: Timed(r, (*clocks[r.session : r.session + 1], r.batch_size))
-            for r in known
-            if only is None or r.id in only[path]
-        }
-        if records[path]:
-            validated(run.spec.get("settings", {}))
-            groups.setdefault(_group(run), []).append(run)
-    found = []
-    for group, members in groups.items():
-        for run in members:
-            other = top1(run, members)
-            old = records[other.path] if other else {}
-            found.append(_row(run, group, records[run.path], old, other is run))
-    return sorted(found, key=_order)
+    return tabled(runs, read(runs, only))
+
+
+def read(runs: Sequence[Run], only: Only = None) -> dict[Path, Samples]:
+    """What `tabled` needs; a folder's results are read once for all that is said of them."""
+    return {run.path: samples.read(run, only=only[run.path] if only else None) for run in runs}
 
 
 def split(runs: Sequence[Run], by: str) -> list[Row]:
@@ -103,33 +93,32 @@ def split(runs: Sequence[Run], by: str) -> list[Row]:
 
     Raises UserError where no example has it.
     """
-    known = {run.path: {r.id: r.meta for r in run.records()} for run in runs}
-    metas = [meta for records in known.values() for meta in records.values()]
-    values = sorted({meta[by] for meta in metas if by in meta}, key=str)
+    known = {run.path: samples.read(run, by) for run in runs}
+    values = sorted({v for s in known.values() for v in s.value if v is not None}, key=str)
     if not values:
+        metas = (record.meta for run in runs for record in run.records())
         raise unknown("property of the examples", by, {key for meta in metas for key in meta})
+    return [
+        replace(row, group=f"{row.group} {value}", settings={**row.settings, by: value})
+        for value in values
+        for row in tabled(runs, {path: s.only(s.value == value) for path, s in known.items()})
+    ]
+
+
+def tabled(runs: Sequence[Run], known: Mapping[Path, Samples]) -> list[Row]:
+    """The rows of runs that have been read."""
+    groups: dict[str, list[Run]] = {}
+    for path, run in sorted({run.path: run for run in runs}.items()):
+        if len(known[path]):
+            validated(run.spec.get("settings", {}))
+            groups.setdefault(group(run), []).append(run)
     found = []
-    for value in values:
-        only = {
-            path: {id for id, meta in records.items() if meta.get(by) == value}
-            for path, records in known.items()
-        }
-        found += [
-            replace(row, group=f"{row.group} {value}", settings={**row.settings, by: value})
-            for row in rows(runs, only)
-        ]
-    return found
-
-
-class Timed(NamedTuple):
-    """A record, and what its seconds can be compared with: those of the same clock."""
-
-    record: Record
-    clock: tuple[Any, ...]
-
-
-def _clock(environment: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(environment.get(k) for k in ("device", "gpu", "processor", "threads"))
+    for name, members in groups.items():
+        for run in members:
+            other = top1(run, members)
+            old = known[other.path] if other else None
+            found.append(_row(run, name, known[run.path], old, other is run))
+    return sorted(found, key=_order)
 
 
 def top1(run: Run, group: Sequence[Run]) -> Run | None:
@@ -156,7 +145,7 @@ def _cut(run: Run) -> tuple[float | None, int | None]:
     return run.spec["settings"]["top_p"], run.spec["settings"]["top_k"]
 
 
-def _group(run: Run) -> str:
+def group(run: Run) -> str:
     """What two runs must share to be compared, the content of model and task included."""
     settings = run.spec["settings"]
     shared = {k: v for k, v in settings.items() if k not in ("sampler", "knobs", *RULE)}
@@ -165,15 +154,12 @@ def _group(run: Run) -> str:
     return json.dumps([settings["model"], settings["task"], shared, content], sort_keys=True)
 
 
-def _row(
-    run: Run, group: str, own: Mapping[str, Timed], old: Mapping[str, Timed], baseline: bool
-) -> Row:
-    settings, records = run.spec["settings"], [timed.record for timed in own.values()]
-    forwards = sum(r.nfe for r in records)
-    measured = [r for r in records if r.nfe]
-    filled = sum(r.filled for r in records)
-    ends = any(r.nfe_until is not None for r in records)
-    until = [(r, r.nfe if r.nfe_until is None else r.nfe_until) for r in measured if ends]
+def _row(run: Run, group: str, own: Samples, old: Samples | None, baseline: bool) -> Row:
+    settings, measured = run.spec["settings"], own.measured
+    total = own.numbers.sum()
+    until = measured.numbers["nfe_until"]
+    if until.notna().any():
+        until = until.fillna(measured.numbers["nfe"])
     return Row(
         group=group,
         headline=run.spec["headline"],
@@ -183,50 +169,33 @@ def _row(
         settings=_changed(settings),
         sampler=settings["sampler"],
         knobs=settings["knobs"],
-        n=len({example(r) for r in records}),
-        scores=_scores(records),
-        nfe=_interval(resampled, _averaged((r, r.nfe) for r in measured)),
-        nfe_until=_interval(resampled, _averaged(until)),
+        n=own.example.nunique(),
+        scores=_scores(own),
+        nfe=_interval(resampled, measured.averaged("nfe")),
+        nfe_until=_interval(resampled, measured.by_example(until).tolist()),
         speedup=_speedup(old, own),
-        tpf=_per(sum(r.length for r in records), forwards),
-        tpf_tail=_per(filled, forwards),
-        forward_tokens=_per(sum(r.forward_tokens for r in records), len(measured)),
-        forced=_per(sum(r.forced for r in records), filled),
-        bound_spent=_per(sum(r.bound_spent for r in records), len(measured)),
-        seconds=_seconds(records),
+        tpf=_per(total["length"], total["nfe"]),
+        tpf_tail=_per(total["filled"], total["nfe"]),
+        forward_tokens=_per(total["forward_tokens"], len(measured)),
+        forced=_per(total["forced"], total["filled"]),
+        bound_spent=_per(own.numbers["bound_spent"].sum(skipna=False), len(measured)),
+        seconds=_seconds(own),
         baseline=baseline,
         run=run.path,
     )
 
 
-def example(record: Record) -> str:
-    """What a record is a sample of: samples of one example are not independent."""
-    return str(record.meta.get("example", record.id))
-
-
-def _averaged(values: Iterable[tuple[Record, float]]) -> list[float]:
-    """A mean for each example, over its samples."""
-    found: dict[str, list[float]] = {}
-    for record, value in values:
-        found.setdefault(example(record), []).append(value)
-    return [sum(same) / len(same) for same in found.values()]
-
-
-def _scores(records: Sequence[Record]) -> dict[str, Interval | None]:
+def _scores(own: Samples) -> dict[str, Interval | None]:
     """By name; where examples have several samples, pass@1 comes with pass@k (2107.03374)."""
-    names = sorted({name for r in records for name in r.scores})
-    found = {
-        k: _interval(mean, _averaged((r, r.scores[k]) for r in records if k in r.scores))
-        for k in names
-    }
-    samples: dict[str, list[float]] = {}
-    for r in records:
-        if "pass@1" in r.scores:
-            samples.setdefault(example(r), []).append(r.scores["pass@1"])
-    for k in PASS_AT:
-        chances = [pass_at_k(len(s), round(sum(s)), k) for s in samples.values() if len(s) >= k]
-        if chances:
-            found[f"pass@{k}"] = _interval(mean, chances)
+    found = {name: _interval(mean, own.averaged(name)) for name in own.scores}
+    if "pass@1" in own.scores:
+        passed = own.numbers["pass@1"].dropna()
+        counts = passed.groupby(own.example.loc[passed.index]).agg(["count", "sum"])
+        for k in PASS_AT:
+            enough = counts[counts["count"] >= k].itertuples(index=False)
+            chances = [pass_at_k(int(n), round(correct), k) for n, correct in enough]
+            if chances:
+                found[f"pass@{k}"] = mean(chances)
     return found
 
 
@@ -239,38 +208,48 @@ def _changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings["model_knobs"], **changed}
 
 
-def _interval(of: Callable[[list[float]], Interval], values: Iterable[float]) -> Interval | None:
-    measured = [v for v in values if isfinite(v)]
-    return of(measured) if measured else None
+def _interval(of: Callable[[list[float]], Interval], values: list[float]) -> Interval | None:
+    return of(values) if values else None
 
 
-def _per(total: float, count: int) -> float | None:
-    return total / count if count and isfinite(total) else None
+def _per(total: float, count: float) -> float | None:
+    return float(total / count) if count and isfinite(total) else None
 
 
-def _seconds(records: Sequence[Record]) -> dict[str, float | None]:
+def _seconds(own: Samples) -> dict[str, float | None]:
     """A clock that stands at 0 was not running."""
-    timed = [r.seconds for r in records if r.seconds.decode]
-    parts = ("decode", "model", "sampler", "host")
-    return {part: _per(sum(getattr(s, part) for s in timed), len(timed)) for part in parts}
+    timed = own.numbers[own.numbers["decode"] > 0]
+    return {part: _per(timed[part].sum(), len(timed)) for part in ("decode", *PARTS)}
 
 
-def _speedup(old: Mapping[str, Timed], new: Mapping[str, Timed]) -> dict[str, Interval | None]:
+def _speedup(old: Samples | None, new: Samples) -> dict[str, Interval | None]:
     """Of the examples that both have; seconds only where both were taken by the same clock."""
-    pairs = [(old[id], timed) for id, timed in new.items() if id in old]
-    calls = [(a.record, float(a.record.nfe), float(b.record.nfe)) for a, b in pairs]
-    same = [(a.record, a.record.seconds, b.record.seconds) for a, b in pairs if a.clock == b.clock]
-    seconds = [(r, a.decode, b.decode) for r, a, b in same if a.decode and b.decode]
-    return {"nfe": _ratio(calls), "seconds": _ratio(seconds)}
+    if old is None:
+        return {"nfe": None, "seconds": None}
+    return {
+        "nfe": _ratio("nfe", *common(old, new)),
+        "seconds": _ratio("decode", *timed(old, new)),
+    }
 
 
-def _ratio(pairs: Sequence[tuple[Record, float, float]]) -> Interval | None:
-    if not pairs:
-        return None
-    return ratio(_averaged((r, a) for r, a, _ in pairs), _averaged((r, b) for r, _, b in pairs))
+def _ratio(column: str, old: Samples, new: Samples) -> Interval | None:
+    return ratio(old.averaged(column), new.averaged(column)) if len(new) else None
 
 
-def parts(row: Row) -> tuple[str, list[str], list[str]]:
+class Rule(NamedTuple):
+    """What a row or a run is called by; `settings` are those that are not the default."""
+
+    sampler: str
+    knobs: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def rule_of(run: Run) -> Rule:
+    settings = run.spec["settings"]
+    return Rule(settings["sampler"], settings["knobs"], _changed(settings))
+
+
+def parts(row: Row | Rule) -> tuple[str, list[str], list[str]]:
     """Of a label: the sampler's name, the numbers, and the words."""
     name = row.sampler.rpartition(":")[2]
     numbers, words = [], []
@@ -290,7 +269,7 @@ def parts(row: Row) -> tuple[str, list[str], list[str]]:
     return name, numbers, words
 
 
-def label(row: Row) -> str:
+def label(row: Row | Rule) -> str:
     """The rule and its numbers in a few words."""
     name, numbers, words = parts(row)
     return " ".join([name, *numbers, *words])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from heapq import heappop, heappush
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -13,6 +13,8 @@ import torch
 from mdmbench import environment
 from mdmbench.base import Observer
 from mdmbench.job import Item, Job, Jobs
+from mdmbench.pace import Pace, Progress, together
+from mdmbench.rows import group, top1
 from mdmbench.scoring.sandbox import Sandbox
 from mdmbench.spec import RunSpec
 from mdmbench.store import Record, Run, digest
@@ -33,78 +35,91 @@ class Runner:
         device: torch.device,
         observer: Observer,
         sandbox: Callable[[], Sandbox],
+        shuffled: bool = False,
     ) -> None:
+        """`shuffled`: examples come in an order that says nothing of what they are like, as a test
+        that stops early needs it."""
         self.out, self.batch_size = out, batch_size
-        self.device, self.observer = device, observer
+        self.device, self.observer, self.shuffled = device, observer, shuffled
         self.jobs = Jobs(limit, device, sandbox)
 
-    def run(self, specs: Sequence[RunSpec]) -> dict[Path, set[str]]:
-        """The folder of each spec's run, complete, and the ids that were asked for.
+    def run(self, specs: Sequence[RunSpec], pace: Pace = together) -> dict[Path, set[str]]:
+        """The folder of each spec's run and the ids that were asked for, complete as far as `pace`
+        lets them come.
 
-        All specs are checked before the first one starts. Runs are made side by side, the one with
-        the smallest share of its examples done goes on: what slows the machine down for a while
-        then slows them all, and their seconds can be compared.
+        All specs are checked before the first one starts.
         """
         made = [self.jobs.make(spec) for spec in specs]
         # Settings that differ on paper may turn out to be the same run.
-        jobs = list({digest(job.stored): job for job in made}.values())
+        jobs = {digest(job.stored): job for job in made}
+        folders = {name: self.folder(job) for name, job in jobs.items()}
+        known = {name: self._progress(job, folders[name]) for name, job in jobs.items()}
+        for name, run in folders.items():
+            other = top1(run, [r for r in folders.values() if group(r) == group(run)])
+            if other and other.path != run.path:
+                known[name].baseline = known[digest(other.spec)]
         with ExitStack() as stack:
             stack.enter_context(self.jobs.workers)
-            shares: list[tuple[float, int, Generator[float]]] = []
-            for i, job in enumerate(jobs):
-                shares.append((0.0, i, stack.enter_context(closing(self.complete(job)))))
-            while shares:
-                _, i, going = heappop(shares)
-                share = next(going, None)
-                if share is not None:
-                    heappush(shares, (share, i, going))
-        return {self.folder(job).path: {e.id for e in job.examples} for job in jobs}
+            going = {
+                name: stack.enter_context(closing(self.complete(job, folders[name], known[name])))
+                for name, job in jobs.items()
+                if known[name].left
+            }
+            while turn := pace(list(known.values())):
+                name = next(name for name, progress in known.items() if progress is turn.who)
+                while turn.who.done < turn.until:
+                    next(going[name], None)
+        return {folders[name].path: set(progress.ids) for name, progress in known.items()}
 
     def folder(self, job: Job) -> Run:
         return Run.create(self.out, job.label, job.stored)
 
-    def complete(self, job: Job) -> Generator[float]:
-        """Makes the records that a job's run does not have; yields the share of them that is done.
+    def _progress(self, job: Job, run: Run) -> Progress:
+        progress = Progress(job.task.headline, [item.id for item in self._ordered(job.examples)])
+        for record in run.records():
+            progress.add(record)
+        return progress
+
+    def _ordered(self, items: Sequence[Item]) -> Sequence[Item]:
+        """As they are decoded."""
+        if not self.shuffled:
+            return items
+        return sorted(items, key=lambda item: sha256(item.id.encode()).digest())
+
+    def complete(self, job: Job, run: Run, progress: Progress) -> Generator[None]:
+        """Makes the records that a job's run does not have, and adds each to `progress`.
 
         Closed early it leaves a whole run behind, which the same command completes.
         """
-        run, total = self.folder(job), len(job.examples)
-        if missing(job, run):
-            sandbox = job.judge.sandbox
-            where = environment.describe(self.device, sandbox.name if sandbox else None)
-            with run.writing(where) as append:
-                # Asked again now that nobody else can add to the run.
-                todo = missing(job, run)
+        sandbox = job.judge.sandbox
+        where = environment.describe(self.device, sandbox.name if sandbox else None)
+        with run.writing(where) as append:
+            # Asked again now that nobody else can add to the run.
+            for record in run.records():
+                progress.add(record)
+            todo = [item for item in self._ordered(job.examples) if not progress.has(item.id)]
+            if todo:
                 made = job.records(todo, self.batch_size or job.usual_batch_size)
                 with closing(flushing(made, append)) as flushed:
-                    for count in flushed:
-                        self.observer(job.label, total - len(todo) + count, total)
-                        yield count / len(todo)
-        self.observer(job.label, total, total)
-
-
-def missing(job: Job, run: Run) -> list[Item]:
-    """The job's examples that `run` has no record of."""
-    known = {record.id for record in run.records()}
-    return [e for e in job.examples if e.id not in known]
+                    for record in flushed:
+                        progress.add(record)
+                        self.observer(job.label, progress.done, len(progress.ids))
+                        yield
+        assert not progress.left
 
 
 def flushing(
     records: Iterator[Record], append: Callable[[Sequence[Record]], None]
-) -> Generator[int]:
-    """Hands records to the disk every SYNC_SECONDS and, whatever happens, at the end.
-
-    Yields how many have been made so far.
-    """
+) -> Generator[Record]:
+    """The records, handed to the disk every SYNC_SECONDS and, whatever happens, at the end."""
     waiting: list[Record] = []
-    count, last = 0, time.monotonic()
+    last = time.monotonic()
     try:
         for record in records:
             waiting.append(record)
-            count += 1
             if time.monotonic() - last > SYNC_SECONDS:
                 batch, waiting, last = waiting, [], time.monotonic()
                 append(batch)
-            yield count
+            yield record
     finally:
         append(waiting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import partial
@@ -38,11 +37,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path) or (isinstance(value, float) and not isfinite(value)):
         return str(value)
     return value
-
-
-def as_json(rows: Sequence[Row]) -> str:
-    """The document in one line."""
-    return json.dumps(document(rows), allow_nan=False)
 
 
 def csv(rows: Sequence[Row]) -> str:
@@ -134,10 +128,14 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _markdown(group: Sequence[Row]) -> str:
-    head, *body = ([cell.replace("|", r"\|") for cell in line] for line in _lines(group))
+    return f"**{title(group)}**\n\n{markdown_table(_lines(group))}"
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Of header and rows; the first column is the one with words."""
+    head, *body = ([cell.replace("|", r"\|") for cell in line] for line in lines)
     rule = [":--", *["--:"] * (len(head) - 1)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
-    return f"**{title(group)}**\n\n{table}"
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
 
 
 _ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {

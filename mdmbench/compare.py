@@ -1,0 +1,167 @@
+"""Two runs, example by example: what differs between them, and what it made better or worse."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from mdmbench import rows, samples
+from mdmbench.errors import UserError
+from mdmbench.rows import RULE
+from mdmbench.samples import Samples, common
+from mdmbench.spec import validated
+from mdmbench.store import Run
+from mdmbench.verdicts import Verdict, margins, measures, verdicts
+
+QUESTION = ("task", "task_version", "task file", "task data")
+"""Where these differ, the examples or their scores are not the same ones."""
+
+
+class Matters(StrEnum):
+    """What a difference in settings means for a comparison, the gravest first."""
+
+    question = "nothing can be compared"
+    canvas = "for everything: the rule is not the only difference"
+    rule = "it is what is compared"
+    clock = "for seconds only"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting of two runs that is not the same; `matters` says for what."""
+
+    name: str
+    one: Any
+    other: Any
+    matters: Matters
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A.
+
+    names       of the two, short where that tells them apart
+    verdicts    a mark a measure
+    lost        examples whose headline score is lower in B, gained: higher; of `n` common ones
+    differences what was set otherwise
+    """
+
+    names: tuple[str, str]
+    runs: tuple[Run, Run]
+    headline: str
+    n: int
+    verdicts: list[Verdict]
+    lost: list[str]
+    gained: list[str]
+    differences: list[Difference]
+
+
+def compare(one: Run, other: Run, asked: Sequence[str] = ()) -> Comparison:
+    """Raises UserError where the two have no example in common, or one has none at all.
+
+    `asked` are margins as `name=value`.
+    """
+    a, b = (_read(run) for run in (one, other))
+    differences = differing(one, other, a, b)
+    both = common(a, b)
+    if not len(both[0]):
+        raise UserError(f"{one.path} and {other.path} have no example in common", _why(differences))
+    headline = one.spec["headline"]
+    known = margins(asked, sorted(measures(a, b), key=lambda m: m.name != headline))
+    questions = [d for d in differences if d.matters is Matters.question]
+    found = (
+        [Verdict(measure, len(both[0]), why=_said(questions[0])) for measure in known]
+        if questions
+        else verdicts(a, b, known)
+    )
+    lost, gained = ([], []) if questions else flips(*both, headline)
+    names = rows.label(rows.rule_of(one)), rows.label(rows.rule_of(other))
+    if names[0] == names[1]:
+        names = one.path.name, other.path.name
+    if names[0] == names[1]:
+        names = str(one.path), str(other.path)
+    return Comparison(names, (one, other), headline, len(both[0]), found, lost, gained, differences)
+
+
+def pairs(one: Sequence[Run], other: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Which run goes with which: the only one with the only one, else those of the same settings.
+
+    Raises UserError where there is none.
+    """
+    if len(one) == len(other) == 1:
+        return [(one[0], other[0])]
+    settings = [(run, run.spec.get("settings")) for run in other]
+    found = [(a, b) for a in one for b, same in settings if a.spec.get("settings") == same]
+    if not found:
+        raise UserError(
+            f"of {len(one)} and {len(other)} runs no two have the same settings",
+            "name two run folders",
+        )
+    return found
+
+
+def flips(one: Samples, other: Samples, score: str) -> tuple[list[str], list[str]]:
+    """The examples that lost and those that gained, by name."""
+    if score not in one.scores or score not in other.scores:
+        return [], []
+    change = other.by_example(other.numbers[score]) - one.by_example(one.numbers[score])
+    return list(change.index[change < 0]), list(change.index[change > 0])
+
+
+def differing(one: Run, other: Run, a: Samples, b: Samples) -> list[Difference]:
+    """All that was set otherwise, what matters most first."""
+    old, new = _settings(one), _settings(other)
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    found = [Difference(name, old.get(name), new.get(name), _matters(name)) for name in names]
+    clocks = [sorted(set(samples.clock)) for samples in (a, b)]
+    if clocks[0] != clocks[1]:
+        here, there = (" and ".join(clock[:2]) for clock in clocks)
+        found.append(Difference("machine", here, there, Matters.clock))
+    return sorted(found, key=lambda d: list(Matters).index(d.matters))
+
+
+def _matters(name: str) -> Matters:
+    if name in QUESTION:
+        return Matters.question
+    if name in ("sampler", "sampler file", *RULE) or name.startswith("knobs."):
+        return Matters.rule
+    return Matters.canvas
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What can change an answer; knobs one by one, and of a file its content."""
+    settings, files = dict(run.spec["settings"]), dict(run.spec.get("files", {}))
+    for kind in ("knobs", "task_knobs", "model_knobs"):
+        for knob, value in settings.pop(kind).items():
+            settings[f"{kind}.{knob}"] = value
+            if kind == "task_knobs" and knob in files:
+                settings[f"task {knob}"] = files[knob]
+                del settings[f"{kind}.{knob}"]
+    return {
+        **settings,
+        "task file": files.get("task"),
+        "sampler file": files.get("sampler"),
+        "task_version": run.spec.get("task_version"),
+        "model weights": run.spec.get("model_digest"),
+    }
+
+
+def _read(run: Run) -> Samples:
+    validated(run.spec.get("settings", {}))
+    found = samples.read(run)
+    if not len(found):
+        raise UserError(
+            f"{run.path} has no whole record", "run it again: it takes up what is there"
+        )
+    return found
+
+
+def _said(difference: Difference) -> str:
+    return f"{difference.name} is {difference.one!r} and {difference.other!r}"
+
+
+def _why(differences: Sequence[Difference]) -> str:
+    said = [_said(d) for d in differences if d.name in ("seed", *QUESTION)]
+    return "; ".join(said) or "were they run with other --limit or data?"

@@ -1,0 +1,126 @@
+"""A run's records as columns: what statistics need of them, without the answers.
+
+Records are read one at a time, so a run may have millions.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from math import inf, nan
+from sys import intern
+from typing import TYPE_CHECKING, Any
+
+from mdmbench.store import Record, Run
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+COUNTS = ("nfe", "nfe_until", "length", "filled", "forward_tokens", "forced", "bound_spent")
+PARTS = ("model", "sampler", "host")
+"""Columns of seconds; `decode` is their sum."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One entry a record, in the order of their ids.
+
+    numbers  float64 columns COUNTS, PARTS, decode, and one a score, by the score's name; indexed
+             by id; NaN where a record has no such value
+    example  what each record is a sample of: samples of one example are not independent
+    clock    what seconds can be compared with: those of the same clock
+    value    of the property that was asked for; None where a record has none
+    scores   the scores' names
+    """
+
+    numbers: DataFrame
+    example: Series[str]
+    clock: Series[str]
+    value: Series[Any]
+    scores: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def only(self, wanted: Any) -> Samples:
+        """The entries that a list of ids, or a bool for each entry, picks out."""
+        return Samples(
+            self.numbers.loc[wanted],
+            self.example.loc[wanted],
+            self.clock.loc[wanted],
+            self.value.loc[wanted],
+            self.scores,
+        )
+
+    @property
+    def measured(self) -> Samples:
+        """Without the examples that the model was never asked."""
+        return self.only(self.numbers["nfe"] > 0)
+
+    def by_example(self, values: Series[float]) -> Series[float]:
+        """The mean over the samples of each example; finite values only."""
+        known = values[values.abs() < inf]
+        return known.groupby(self.example.loc[known.index]).mean()
+
+    def averaged(self, column: str) -> list[float]:
+        """A column's value for each example, in the order of their names."""
+        return self.by_example(self.numbers[column]).tolist()
+
+
+def read(run: Run, by: str = "", only: Container[str] | None = None) -> Samples:
+    """The records of a run, or those whose ids are in `only`; `by` names a property of examples."""
+    from pandas import DataFrame, Index, Series
+
+    clocks = [_clock(entry) for entry in run.environments()]
+    columns = {name: array("d") for name in (*COUNTS, *PARTS)}
+    scores: dict[str, array[float]] = {}
+    texts: dict[str, list[Any]] = {"id": [], "example": [], "clock": [], "value": []}
+    for record in run.records():
+        if only is not None and record.id not in only:
+            continue
+        for name in COUNTS:
+            value = getattr(record, name)
+            columns[name].append(nan if value is None else value)
+        for name in PARTS:
+            columns[name].append(getattr(record.seconds, name))
+        for name in record.scores.keys() - scores.keys():
+            scores[name] = array("d", [nan] * len(texts["id"]))
+        for name, found in scores.items():
+            found.append(record.scores.get(name, nan))
+        texts["id"].append(record.id)
+        texts["example"].append(example(record))
+        clock = clocks[record.session] if record.session < len(clocks) else "unknown"
+        texts["clock"].append(intern(f"{clock}, batch size {record.batch_size}"))
+        texts["value"].append(record.meta.get(by))
+    index = Index(texts["id"], dtype=object)
+    numbers = DataFrame({**columns, **dict(sorted(scores.items()))}, index=index, dtype="float64")
+    numbers["decode"] = numbers[list(PARTS)].sum(axis=1)
+    rest = {k: Series(texts[k], index=index, dtype=object) for k in ("example", "clock", "value")}
+    whole = Samples(numbers, **rest, scores=tuple(sorted(scores))).only(~index.duplicated("last"))
+    # A resampled interval must not depend on the order in which examples finished.
+    return whole.only(sorted(whole.numbers.index))
+
+
+def common(one: Samples, other: Samples) -> tuple[Samples, Samples]:
+    """Both, cut to the records that both have."""
+    both = one.numbers.index.intersection(other.numbers.index, sort=False)
+    return one.only(both), other.only(both)
+
+
+def timed(one: Samples, other: Samples) -> tuple[Samples, Samples]:
+    """Both, cut to the records that both have by the same clock, and that took time."""
+    one, other = common(one, other)
+    ran = (one.numbers["decode"] > 0) & (other.numbers["decode"] > 0)
+    same = ran & (one.clock == other.clock)
+    return one.only(same), other.only(same)
+
+
+def example(record: Record) -> str:
+    """What a record is a sample of."""
+    return str(record.meta.get("example", record.id))
+
+
+def _clock(environment: Mapping[str, Any]) -> str:
+    return json.dumps([environment.get(k) for k in ("device", "gpu", "processor", "threads")])

@@ -1,0 +1,161 @@
+"""Comparisons as JSON, Markdown and terminal tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from mdmbench.compare import Comparison
+from mdmbench.stats import Interval
+from mdmbench.table import markdown_table
+from mdmbench.verdicts import Mark, Measure, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SIGNS = {
+    Mark.better: "+",
+    Mark.worse: "-",
+    Mark.same: "=",
+    Mark.undecided: "?",
+    Mark.incomparable: "x",
+}
+STYLES = {Mark.better: "green", Mark.worse: "bold red", Mark.undecided: "yellow"}
+LEGEND = (
+    "[low, high] is the 95 % interval; p is corrected for all rows together (Holm). better, worse: "
+    "p < 0.05; same: the whole interval lies within the margin; undecided: neither. Shows: the "
+    "smallest change that so many examples bring to light four times in five."
+)
+HEAD = ("measure", "n", "A", "B", "change", "p", "margin", "shows", "mark")
+
+
+def document(comparison: Comparison) -> dict[str, Any]:
+    """What `--json` prints; shares and ratios, not per cent."""
+    return {
+        "a": str(comparison.runs[0].path),
+        "b": str(comparison.runs[1].path),
+        "n": comparison.n,
+        "verdicts": [plain(verdict) for verdict in comparison.verdicts],
+        "lost": comparison.lost,
+        "gained": comparison.gained,
+        "differences": [
+            {"name": d.name, "a": d.one, "b": d.other, "matters": d.matters.name}
+            for d in comparison.differences
+        ],
+    }
+
+
+def plain(verdict: Verdict) -> dict[str, Any]:
+    test = verdict.test
+    intervals = {"a": verdict.before, "b": verdict.after, "change": test and test.change}
+    return {
+        "measure": verdict.measure.name,
+        "mark": verdict.mark.value,
+        "n": verdict.n,
+        **{k: v._asdict() if v else None for k, v in intervals.items()},
+        "p": verdict.p,
+        "margin": verdict.measure.margin,
+        "detectable": test.detectable if test and isfinite(test.detectable) else None,
+        "why": verdict.why,
+    }
+
+
+def cells(verdict: Verdict) -> list[str]:
+    """A verdict under HEAD."""
+    measure, test, mark = verdict.measure, verdict.test, verdict.mark
+    change, shows = ("-", "-") if test is None else (_change(measure, test.change), "")
+    if test and mark in (Mark.same, Mark.undecided):
+        shows = _size(measure, test.detectable)
+    said = f"{SIGNS[mark]} {mark}" + (f": {verdict.why}" if verdict.why else "")
+    return [
+        measure.name,
+        str(verdict.n),
+        _value(measure, verdict.before),
+        _value(measure, verdict.after),
+        change,
+        "-" if verdict.p is None else _p(verdict.p),
+        _size(measure, measure.margin),
+        shows,
+        said,
+    ]
+
+
+def _value(measure: Measure, value: Interval | None) -> str:
+    if value is None:
+        return "-"
+    middle, low, high = (f"{100 * v:.1f}" if measure.score else number(v) for v in value)
+    unit = " %" if measure.score else ""
+    return f"{middle}{unit} [{low}, {high}]" if low != high else f"{middle}{unit}"
+
+
+def number(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def _change(measure: Measure, change: Interval) -> str:
+    """In points of a score; of a cost in per cent, or as a factor where that is easier to read."""
+    unit = "" if measure.score else " %"
+    if measure.score:
+        middle, low, high = (f"{100 * v:+.1f}" for v in change)
+    elif 0.5 <= change.value <= 2:
+        middle, low, high = (f"{100 * (v - 1):+.1f}" for v in change)
+    else:
+        unit = "x"
+        middle, low, high = map(number, change)
+    return f"{middle}{unit} [{low}, {high}]" if low != high else f"{middle}{unit}"
+
+
+def _size(measure: Measure, share: float) -> str:
+    return f"{100 * share:.3g}" + ("" if measure.score else " %")
+
+
+def _p(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _below(comparison: Comparison, most: int) -> list[str]:
+    """What stands under the table."""
+    lines = []
+    for word, ids in (("lost", comparison.lost), ("gained", comparison.gained)):
+        if ids:
+            shown = ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if ids[most:] else "")
+            lines.append(f"{len(ids)} of {comparison.n} {word} {comparison.headline}: {shown}")
+    lines += [f"{d.name}: {d.one!r} / {d.other!r} ({d.matters})" for d in comparison.differences]
+    return lines
+
+
+def title(comparison: Comparison) -> str:
+    return f"A {comparison.names[0]} \N{MIDDLE DOT} B {comparison.names[1]}"
+
+
+def markdown(comparison: Comparison, most: int) -> str:
+    """The table, and below it at most `most` flips each way and the settings that differ."""
+    lines = [list(HEAD), *map(cells, comparison.verdicts)]
+    below = "".join(f"- {line}\n" for line in _below(comparison, most))
+    return f"**{title(comparison)}**\n\n{markdown_table(lines)}" + (f"\n{below}" if below else "")
+
+
+def rich(comparison: Comparison, most: int) -> RenderableType:
+    """The same for a terminal."""
+    from rich.console import Group
+    from rich.text import Text
+
+    below = [Text(line) for line in _below(comparison, most)]
+    return Group(rich_verdicts(title(comparison), comparison.verdicts), *below)
+
+
+def rich_verdicts(heading: str, verdicts: Sequence[Verdict]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(heading), title_justify="left", box=box.SIMPLE_HEAD)
+    for name in HEAD:
+        plain_text = name in ("measure", "mark")
+        table.add_column(name, justify="left" if plain_text else "right", no_wrap=name != "mark")
+    for verdict in verdicts:
+        *front, mark = (Text(cell) for cell in cells(verdict))
+        mark.stylize(STYLES.get(verdict.mark, ""))
+        table.add_row(*front, mark)
+    return table

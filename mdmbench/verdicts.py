@@ -1,0 +1,182 @@
+"""From paired samples to marks: is B better than A, worse, the same, or can nobody tell yet?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from mdmbench.errors import UserError, unknown
+from mdmbench.samples import Samples, common, timed
+from mdmbench.stats import Interval, Test, holm, mean, paired_means, paired_ratio, ratio
+
+if TYPE_CHECKING:
+    from pandas import Series
+
+ALPHA = 0.05
+FEWEST = 6
+"""Examples below which nothing can be shown: 5 that all change for the worse are still chance."""
+
+
+class Mark(StrEnum):
+    better = "better"
+    worse = "worse"
+    same = "same"
+    undecided = "undecided"
+    incomparable = "not comparable"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a run: the sum of column `top` over that of `bottom`, "" counting examples.
+
+    A score is compared by its difference, anything else by its ratio; `margin` is how much of
+    either counts as the same, and `up` says whether more is better.
+    """
+
+    name: str
+    top: str
+    margin: float
+    bottom: str = ""
+    up: bool = False
+    score: bool = False
+
+
+COSTS = (
+    Measure("nfe", "nfe", 0.02),
+    Measure("nfe_until", "nfe_until", 0.02),
+    Measure("tpf", "length", 0.02, bottom="nfe", up=True),
+    Measure("forward_tokens", "forward_tokens", 0.02),
+    Measure("seconds", "decode", 0.05),
+)
+POINT = 0.01
+"""The margin of a score: one point of per cent."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """B against A by one measure, on the `n` examples that both have a number for.
+
+    before, after  A's and B's values alone
+    test           of the change; its p is not corrected, `p` is, for all that was asked together
+    why            what stands in the way of a comparison, or what was left out of it
+    """
+
+    measure: Measure
+    n: int
+    before: Interval | None = None
+    after: Interval | None = None
+    test: Test | None = None
+    p: float | None = None
+    mark: Mark = Mark.incomparable
+    why: str = ""
+
+
+def measures(one: Samples, other: Samples) -> list[Measure]:
+    """All that two runs can be compared by, scores first."""
+    names = [name for name in one.scores if name in other.scores]
+    ends = one.numbers["nfe_until"].notna().any() and other.numbers["nfe_until"].notna().any()
+    costs = [cost for cost in COSTS if ends or cost.name != "nfe_until"]
+    return [*(Measure(name, name, POINT, up=True, score=True) for name in names), *costs]
+
+
+def verdicts(one: Samples, other: Samples, asked: Sequence[Measure]) -> list[Verdict]:
+    """A mark for each measure; the p values are corrected together (Holm)."""
+    return marked([tested(one, other, measure) for measure in asked])
+
+
+def marked(found: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts with their p corrected for all of them, and their marks."""
+    corrected = iter(holm([v.test.p for v in found if v.test]))
+    return [_marked(v, next(corrected)) if v.test else v for v in found]
+
+
+def tested(one: Samples, other: Samples, measure: Measure) -> Verdict:
+    """The measure of two runs on the examples they share, without a mark yet."""
+    if measure.name == "seconds":
+        one, other = timed(one, other)
+        if not len(one):
+            return Verdict(measure, 0, why="no example was timed in both on the same machine")
+    else:
+        one, other = common(one, other)
+    if not measure.score:
+        one, other = one.measured, other.measured
+    tops, bottoms = _pair(one, other, measure.top), None
+    if measure.bottom:
+        bottoms = _pair(one, other, measure.bottom)
+    n = len(tops[0])
+    lost = one.example.nunique() - n
+    why = f"{lost} of {n + lost} examples have no number" if lost else ""
+    if not n:
+        return Verdict(measure, 0, why=why or "no example has it in both")
+    a, b = (series.tolist() for series in tops)
+    c, d = (series.tolist() for series in bottoms) if bottoms else ([1.0] * n, [1.0] * n)
+    if measure.score:
+        return Verdict(measure, n, mean(a), mean(b), paired_means(a, b), why=why)
+    test = paired_ratio(a, c, b, d)
+    return Verdict(
+        measure, n, ratio(a, c), ratio(b, d), test, why=why if test else "there is no such ratio"
+    )
+
+
+def _pair(one: Samples, other: Samples, column: str) -> tuple[Series[float], Series[float]]:
+    """By example, of those that have a number in both."""
+    pair = [samples.numbers[column] for samples in (one, other)]
+    if column == "nfe_until":
+        pair = [v.fillna(s.numbers["nfe"]) for v, s in zip(pair, (one, other), strict=True)]
+    a, b = (s.by_example(v) for s, v in zip((one, other), pair, strict=True))
+    both = a.index.intersection(b.index)
+    return a.loc[both], b.loc[both]
+
+
+def _marked(verdict: Verdict, p: float) -> Verdict:
+    assert verdict.test
+    measure, change = verdict.measure, verdict.test.change
+    nothing = 0.0 if measure.score else 1.0
+    if verdict.n < FEWEST:
+        mark = Mark.undecided
+    elif within(change, measure):
+        mark = Mark.same
+    elif p < ALPHA and change.value != nothing:
+        mark = Mark.better if (change.value > nothing) == measure.up else Mark.worse
+    else:
+        mark = Mark.undecided
+    return replace(verdict, p=p, mark=mark)
+
+
+def within(change: Interval, measure: Measure) -> bool:
+    """Whether the whole interval counts as no change."""
+    if measure.score:
+        return -measure.margin <= change.low and change.high <= measure.margin
+    return 1 / (1 + measure.margin) <= change.low and change.high <= 1 + measure.margin
+
+
+def margins(texts: Sequence[str], known: Sequence[Measure]) -> list[Measure]:
+    """The measures with the margins of `name=value` texts: points of a score, or N% of a cost.
+
+    Raises UserError for a measure that is not known, or a margin that is none.
+    """
+    found = {measure.name: measure for measure in known}
+    for name, margin in parsed(texts, found).items():
+        found[name] = replace(found[name], margin=margin)
+    return list(found.values())
+
+
+def parsed(texts: Sequence[str], known: Mapping[str, Measure]) -> dict[str, float]:
+    """Margins by name, as shares."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if name not in known:
+            raise unknown("measure", name, known)
+        per_cent = value.endswith("%")
+        try:
+            number = float(value.removesuffix("%"))
+        except ValueError:
+            number = -1.0
+        if not equals or not 0 <= number < float("inf") or per_cent == known[name].score:
+            form = f"{name}=1, in points" if known[name].score else f"{name}=2%"
+            raise UserError(f"{text!r} is no margin", f"write {form}")
+        found[name] = number / 100
+    return found
