@@ -39,6 +39,20 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """How an answer lies on a plane: row by row, `width` cells a row.
+
+    walls  of each cell, the sides that are closed: the sum of north 1, east 2, south 4, west 8;
+           none where empty
+    marks  of each cell, what the prompt says of it, such as a maze's S and T; none where empty
+    """
+
+    width: int
+    walls: tuple[int, ...] = ()
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Turn:
     """One turn of a conversation."""
 
@@ -214,7 +228,11 @@ class Task(Protocol):
 
 
 class PuzzleTask(Task, Protocol):
-    """Canvases of symbols, for models that were made for them."""
+    """Canvases of symbols, for models that were made for them.
+
+    It may have one more method. `grid(example)` returns the Grid that the answer lies on, or None
+    where it is a row; without the method an answer of n * n symbols is taken for a square.
+    """
 
     @property
     def symbols(self) -> tuple[str, ...]: ...

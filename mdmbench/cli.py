@@ -69,6 +69,7 @@ class Format(StrEnum):
 
 
 Many = "one value, or several with commas between them: each is run"
+Each = "one value, or several with commas between them: each is a variation"
 Out = Annotated[Path, typer.Option(help="Folder of the run folders.")]
 ModelKnobs = Annotated[
     list[str] | None,
@@ -202,15 +203,14 @@ def run(
         "task_knobs": pairs(task_knob),
     }
     given = {name: value for name, value in settings.items() if value not in (None, {})}
-    written = spec.recipe(bundled.config(config)) if config else {}
-    usual = written.pop("limit", None)
-    specs = spec.plan(written, given)
+    written = spec.recipe(bundled.config(config)) if config else spec.Recipe({})
+    specs = spec.plan(written.settings, given)
     if baseline:
         specs = spec.distinct([*map(job.baseline, specs), *specs])
     with progress() as observer:
         bench = runner.Runner(
             out,
-            limit=limit or usual,
+            limit=limit or written.limit,
             batch_size=batch_size,
             device=models.device(device),
             observer=observer,
@@ -241,17 +241,16 @@ def sweep(
     from mdmbench import bundled, job, models, pace, runner, spec
 
     written = spec.recipe(bundled.config(recipe))
-    usual = written.pop("limit", None)
-    specs = spec.plan(written)
+    specs = spec.plan(written.settings)
     with progress() as observer:
         bench = runner.Runner(
             out,
-            limit=limit or usual,
+            limit=limit or written.limit,
             batch_size=batch_size,
             device=models.device(device),
             observer=observer,
             sandbox=lambda: boxed(sandbox, i_know),
-            shuffled=until is not None,
+            order=runner.shuffled if until else runner.as_given,
         )
         rounds = pace.Sweep(margin / 100 if until and margin else None)
         done = bench.run(spec.distinct([*map(job.baseline, specs), *specs]), rounds)
@@ -402,6 +401,109 @@ def report_(
     page = report.build(there, found, title, examples)
     report.write(page, output)
     typer.echo(f"{output} {len(page) / 1e6:.2f} MB")
+
+
+@app.command("check")
+def check_(
+    config: Annotated[str, typer.Option(help="The recipe of the runs that are gated.")] = "ci",
+    baseline: Annotated[
+        Path | None, typer.Option(help="Default: results/baselines/RECIPE.json.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Write the baseline.")] = False,
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(help="Loss that passes: solved=1 in points, tpf=2%. Repeatable."),
+    ] = None,
+    max_rise: Annotated[
+        list[str] | None, typer.Option(help="Rise that passes: nfe=2%, seconds=25%. Repeatable.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+    gamma: Annotated[str | None, typer.Option(help="Instead of the recipe's.")] = None,
+    sampler_knob: Annotated[
+        list[str] | None, typer.Option("-S", metavar="NAME=VALUE", help="A knob of the sampler.")
+    ] = None,
+    limit: Limit = None,
+    batch_size: BatchSize = None,
+    sandbox: SandboxOption = "auto",
+    i_know: IKnow = False,
+    device: Device = "auto",
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the runs in this new folder. Default: thrown away.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Gate a change: exit code 1 where it lost quality or speed beyond chance, 3 where so few
+    examples cannot tell."""
+    from mdmbench import bundled, check, models, runner, spec, verdict_table
+
+    file = baseline or Path("results/baselines") / f"{Path(config).stem}.json"
+    old = [] if update else check.read(file)
+    scores = {name for entry in old for name in entry.scores}
+    drops, rises = max_drop or [], max_rise or []
+    gated = check.limits(drops, rises, sorted(scores))
+    written = spec.recipe(bundled.config(config))
+    given = {"sampler": sampler, "gamma": gamma, "knobs": pairs(sampler_knob)}
+    specs = spec.plan(written.settings, {k: v for k, v in given.items() if v not in (None, {})})
+    with kept(out) as folder, progress() as observer:
+        bench = runner.Runner(
+            folder,
+            limit=limit or written.limit,
+            batch_size=batch_size,
+            device=models.device(device),
+            observer=observer,
+            sandbox=lambda: boxed(sandbox, i_know),
+        )
+        new = check.measured(bench.run, specs, check.reference(written.reference))
+    if update:
+        check.write(file, new)
+        typer.echo(f"{file}: {len(new)} runs, {sum(len(entry.ids) for entry in new)} examples")
+        return
+    checked = check.check(old, new, gated, {text.partition("=")[0] for text in drops})
+    console = wide(sys.stderr if json else sys.stdout)
+    console.print(verdict_table.rich_gates(checked))
+    console.print(verdict_table.GATES, style="dim", markup=False, highlight=False)
+    if json:
+        print_json(verdict_table.gates_document(checked))
+    if checked.code:
+        raise typer.Exit(checked.code)
+
+
+@app.command("noise")
+def noise_(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    batch_size: Annotated[str | None, typer.Option(help=f"Examples at a time; {Each}.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help=f"float32, bfloat16 or float16; {Each}.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help=f"cpu, cuda or cuda:N; {Each}.")] = None,
+    order: Annotated[str | None, typer.Option(help=f"reversed or shuffled; {Each}.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Of the run's examples. Default: all.")
+    ] = None,
+    sandbox: SandboxOption = "auto",
+    i_know: IKnow = False,
+    json: Json = False,
+) -> None:
+    """Make a run again under other numerics. What that alone changes is no progress: later tables
+    and comparisons know. Without options: another batch size, and the reversed order."""
+    from dataclasses import asdict
+
+    from mdmbench import drift, floor, store, vary
+
+    options = {"batch-size": batch_size, "dtype": dtype, "device": device, "order": order}
+    there = store.Run(run)
+    wanted = vary.variations(there, {what: listed(text) or [] for what, text in options.items()})
+    with progress() as observer:
+        box = cache(lambda: boxed(sandbox, i_know))
+        vary.make(there, wanted, limit=limit, observer=observer, sandbox=box)
+    found = drift.measured(there)
+    floor.write(there, found)
+    console = wide(sys.stderr if json else sys.stdout)
+    console.print(drift.table(there, found))
+    console.print(drift.LEGEND, style="dim", markup=False, highlight=False)
+    console.print(drift.told(there, found), markup=False, highlight=False)
+    if json:
+        print_json({"schema": 1, "run": str(run), **asdict(found)})
 
 
 @app.command("rescore")
@@ -606,6 +708,20 @@ def wide(stream: TextIO) -> Console:
 
     width = None if stream.isatty() or "COLUMNS" in os.environ else 170
     return Console(file=stream, width=width)
+
+
+@contextmanager
+def kept(out: Path | None) -> Iterator[Path]:
+    """A folder for runs that have to be made now: a new one, or one that is thrown away."""
+    from tempfile import TemporaryDirectory
+
+    if out is None:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+    elif out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty", "a check makes its runs anew: name a new folder")
+    else:
+        yield out
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mdmbench import rows, samples
+from mdmbench import floor, rows, samples
 from mdmbench.errors import UserError
 from mdmbench.rows import RULE
 from mdmbench.samples import Samples, common
@@ -44,7 +44,8 @@ class Comparison:
 
     names       of the two, short where that tells them apart
     verdicts    a mark a measure
-    lost        examples whose headline score is lower in B, gained: higher; of `n` common ones
+    n, alone    examples that both have, and that only A and only B has
+    lost        common examples whose headline score is lower in B, gained: higher
     differences what was set otherwise
     """
 
@@ -52,6 +53,7 @@ class Comparison:
     runs: tuple[Run, Run]
     headline: str
     n: int
+    alone: tuple[int, int]
     verdicts: list[Verdict]
     lost: list[str]
     gained: list[str]
@@ -69,7 +71,8 @@ def compare(one: Run, other: Run, asked: Sequence[str] = ()) -> Comparison:
     if not len(both[0]):
         raise UserError(f"{one.path} and {other.path} have no example in common", _why(differences))
     headline = one.spec["headline"]
-    known = margins(asked, sorted(measures(a, b), key=lambda m: m.name != headline))
+    noise = floor.larger(floor.read(one.path), floor.read(other.path))
+    known = margins(asked, sorted(measures(a, b, noise), key=lambda m: m.name != headline))
     questions = [d for d in differences if d.matters is Matters.question]
     found = (
         [Verdict(measure, len(both[0]), why=_said(questions[0])) for measure in known]
@@ -82,7 +85,17 @@ def compare(one: Run, other: Run, asked: Sequence[str] = ()) -> Comparison:
         names = one.path.name, other.path.name
     if names[0] == names[1]:
         names = str(one.path), str(other.path)
-    return Comparison(names, (one, other), headline, len(both[0]), found, lost, gained, differences)
+    return Comparison(
+        names=names,
+        runs=(one, other),
+        headline=headline,
+        n=len(both[0]),
+        alone=(len(a) - len(both[0]), len(b) - len(both[0])),
+        verdicts=found,
+        lost=lost,
+        gained=gained,
+        differences=differences,
+    )
 
 
 def pairs(one: Sequence[Run], other: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -110,16 +123,22 @@ def flips(one: Samples, other: Samples, score: str) -> tuple[list[str], list[str
     return list(change.index[change < 0]), list(change.index[change > 0])
 
 
-def differing(one: Run, other: Run, a: Samples, b: Samples) -> list[Difference]:
-    """All that was set otherwise, what matters most first."""
+def differing_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[Difference]:
+    """All that two runs' spec.json say otherwise, what matters most first."""
     old, new = _settings(one), _settings(other)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     found = [Difference(name, old.get(name), new.get(name), _matters(name)) for name in names]
+    return sorted(found, key=lambda d: list(Matters).index(d.matters))
+
+
+def differing(one: Run, other: Run, a: Samples, b: Samples) -> list[Difference]:
+    """All that was set otherwise, and the machines, what matters most first."""
+    found = differing_settings(one.spec, other.spec)
     clocks = [sorted(set(samples.clock)) for samples in (a, b)]
     if clocks[0] != clocks[1]:
         here, there = (" and ".join(clock[:2]) for clock in clocks)
         found.append(Difference("machine", here, there, Matters.clock))
-    return sorted(found, key=lambda d: list(Matters).index(d.matters))
+    return found
 
 
 def _matters(name: str) -> Matters:
@@ -130,9 +149,9 @@ def _matters(name: str) -> Matters:
     return Matters.canvas
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What can change an answer; knobs one by one, and of a file its content."""
-    settings, files = dict(run.spec["settings"]), dict(run.spec.get("files", {}))
+    settings, files = dict(spec["settings"]), dict(spec.get("files", {}))
     for kind in ("knobs", "task_knobs", "model_knobs"):
         for knob, value in settings.pop(kind).items():
             settings[f"{kind}.{knob}"] = value
@@ -143,8 +162,8 @@ def _settings(run: Run) -> dict[str, Any]:
         **settings,
         "task file": files.get("task"),
         "sampler file": files.get("sampler"),
-        "task_version": run.spec.get("task_version"),
-        "model weights": run.spec.get("model_digest"),
+        "task_version": spec.get("task_version"),
+        "model weights": spec.get("model_digest"),
     }
 
 

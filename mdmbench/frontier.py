@@ -8,9 +8,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from mdmbench.paired import tango
 from mdmbench.rows import Row, grouped, label, rule, title, top1
 from mdmbench.samples import Samples
-from mdmbench.stats import Interval, tango
+from mdmbench.stats import Interval
 from mdmbench.store import Run
 from mdmbench.verdicts import Measure, Verdict, tested
 
@@ -62,7 +63,7 @@ class Saving:
         text = f"{self.rule}: no speed-up is shown at no more than {points} lost"
         if not self.n:
             return f"{text}: no example is in both"
-        least = -tango(0, 0, self.n).low
+        least = -tango(0, 0, self.n)[0]
         if least <= self.margin:
             return f"{text} (n = {self.n})"
         needed = ceil(self.n * least / (1 - least) * (1 - self.margin) / self.margin)

@@ -10,6 +10,7 @@ from typing import Any, cast
 from mdmbench import canvas, resolve
 from mdmbench.base import Observer, TextTask
 from mdmbench.errors import UserError
+from mdmbench.items import known_items
 from mdmbench.job import AnyTask, Item, described
 from mdmbench.scoring.metrics import measure
 from mdmbench.scoring.sandbox import Sandbox
@@ -98,16 +99,12 @@ def _scored(
 
 def _items(run: Run, records: list[Record], task: AnyTask) -> dict[str, Item]:
     """The examples of the records, by id."""
-    seed = run.spec["settings"]["seed"]
-    wanted, limit = {record.id for record in records}, len(records)
-    while True:
-        found = {item.id: item for item in task.examples(limit, seed)}
-        missing = sorted(wanted - set(found))
-        if not missing:
-            return found
-        if len(found) < limit:
-            raise UserError(
-                f"{run.path}: task {task.name} has no example {missing[0]} any more",
-                "was the run made with another data file?",
-            )
-        limit *= 2
+    ids = {record.id for record in records}
+    found = known_items(run, task, ids, len(records))
+    missing = sorted(ids - set(found))
+    if missing:
+        raise UserError(
+            f"{run.path}: task {task.name} has no example {missing[0]} any more",
+            "was the run made with another data file?",
+        )
+    return found

@@ -10,12 +10,13 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mdmbench import samples
+from mdmbench import floor, samples
 from mdmbench.errors import unknown
 from mdmbench.samples import PARTS, Samples, common, timed
 from mdmbench.spec import RunSpec, validated
 from mdmbench.stats import Interval, mean, pass_at_k, ratio, resampled
 from mdmbench.store import Run
+from mdmbench.verdicts import inside, measures, moved
 
 RULE = ("schedule", "steps", "scores", "top_p", "top_k")
 """Loop settings that belong to the rule: runs that differ in them are compared with each other."""
@@ -40,6 +41,8 @@ class Row:
     forced          share of the filled positions
     bound_spent     mean nats an example
     seconds         mean an example: decode, and its parts model, sampler and host
+    floor           by measure, how far numerics alone move it (`floor.read`); empty: not measured
+    inside          measures no farther from the baseline's than its floor or the row's says
     """
 
     group: str
@@ -61,6 +64,8 @@ class Row:
     forced: float | None
     bound_spent: float | None
     seconds: dict[str, float | None]
+    floor: dict[str, float]
+    inside: frozenset[str]
     baseline: bool
     run: Path
 
@@ -112,12 +117,9 @@ def tabled(runs: Sequence[Run], known: Mapping[Path, Samples]) -> list[Row]:
         if len(known[path]):
             validated(run.spec.get("settings", {}))
             groups.setdefault(group(run), []).append(run)
-    found = []
+    found: list[Row] = []
     for name, members in groups.items():
-        for run in members:
-            other = top1(run, members)
-            old = known[other.path] if other else None
-            found.append(_row(run, name, known[run.path], old, other is run))
+        found += [_row(run, name, known, top1(run, members)) for run in members]
     return sorted(found, key=_order)
 
 
@@ -154,7 +156,8 @@ def group(run: Run) -> str:
     return json.dumps([settings["model"], settings["task"], shared, content], sort_keys=True)
 
 
-def _row(run: Run, group: str, own: Samples, old: Samples | None, baseline: bool) -> Row:
+def _row(run: Run, group: str, known: Mapping[Path, Samples], base: Run | None) -> Row:
+    own, old = known[run.path], known[base.path] if base else None
     settings, measured = run.spec["settings"], own.measured
     total = own.numbers.sum()
     until = measured.numbers["nfe_until"]
@@ -180,7 +183,9 @@ def _row(run: Run, group: str, own: Samples, old: Samples | None, baseline: bool
         forced=_per(total["forced"], total["filled"]),
         bound_spent=_per(own.numbers["bound_spent"].sum(skipna=False), len(measured)),
         seconds=_seconds(own),
-        baseline=baseline,
+        floor=floor.read(run.path),
+        inside=_inside(run, base, known) if base and base is not run else frozenset(),
+        baseline=base is run,
         run=run.path,
     )
 
@@ -220,6 +225,15 @@ def _seconds(own: Samples) -> dict[str, float | None]:
     """A clock that stands at 0 was not running."""
     timed = own.numbers[own.numbers["decode"] > 0]
     return {part: _per(timed[part].sum(), len(timed)) for part in ("decode", *PARTS)}
+
+
+def _inside(run: Run, base: Run, known: Mapping[Path, Samples]) -> frozenset[str]:
+    """The measures that differ by no more than the larger floor of the two."""
+    limits = floor.larger(floor.read(run.path), floor.read(base.path))
+    old, new = known[base.path], known[run.path]
+    asked = [measure for measure in measures(old, new, limits) if measure.floor]
+    moves = {measure: moved(old, new, measure) for measure in asked}
+    return frozenset(m.name for m, move in moves.items() if move and inside(move.value, m))
 
 
 def _speedup(old: Samples | None, new: Samples) -> dict[str, Interval | None]:

@@ -22,6 +22,18 @@ from mdmbench.store import Record, Run, digest
 SYNC_SECONDS = 1.0
 """Finished examples wait at most this long for the disk."""
 
+Order = Callable[[Sequence[Item]], Sequence[Item]]
+"""From a task's examples to those that are decoded, in the order in which they are."""
+
+
+def as_given(items: Sequence[Item]) -> Sequence[Item]:
+    return items
+
+
+def shuffled(items: Sequence[Item]) -> Sequence[Item]:
+    """An order that says nothing of what they are like, as a test that stops early needs it."""
+    return sorted(items, key=lambda item: sha256(item.id.encode()).digest())
+
 
 class Runner:
     """Runs specs into folders under `out`."""
@@ -35,12 +47,10 @@ class Runner:
         device: torch.device,
         observer: Observer,
         sandbox: Callable[[], Sandbox],
-        shuffled: bool = False,
+        order: Order = as_given,
     ) -> None:
-        """`shuffled`: examples come in an order that says nothing of what they are like, as a test
-        that stops early needs it."""
         self.out, self.batch_size = out, batch_size
-        self.device, self.observer, self.shuffled = device, observer, shuffled
+        self.device, self.observer, self.order = device, observer, order
         self.jobs = Jobs(limit, device, sandbox)
 
     def run(self, specs: Sequence[RunSpec], pace: Pace = together) -> dict[Path, set[str]]:
@@ -75,16 +85,10 @@ class Runner:
         return Run.create(self.out, job.label, job.stored)
 
     def _progress(self, job: Job, run: Run) -> Progress:
-        progress = Progress(job.task.headline, [item.id for item in self._ordered(job.examples)])
+        progress = Progress(job.task.headline, [item.id for item in self.order(job.examples)])
         for record in run.records():
             progress.add(record)
         return progress
-
-    def _ordered(self, items: Sequence[Item]) -> Sequence[Item]:
-        """As they are decoded."""
-        if not self.shuffled:
-            return items
-        return sorted(items, key=lambda item: sha256(item.id.encode()).digest())
 
     def complete(self, job: Job, run: Run, progress: Progress) -> Generator[None]:
         """Makes the records that a job's run does not have, and adds each to `progress`.
@@ -97,7 +101,7 @@ class Runner:
             # Asked again now that nobody else can add to the run.
             for record in run.records():
                 progress.add(record)
-            todo = [item for item in self._ordered(job.examples) if not progress.has(item.id)]
+            todo = [item for item in self.order(job.examples) if not progress.has(item.id)]
             if todo:
                 made = job.records(todo, self.batch_size or job.usual_batch_size)
                 with closing(flushing(made, append)) as flushed:

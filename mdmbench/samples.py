@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
 from sys import intern
@@ -71,8 +71,6 @@ class Samples:
 
 def read(run: Run, by: str = "", only: Container[str] | None = None) -> Samples:
     """The records of a run, or those whose ids are in `only`; `by` names a property of examples."""
-    from pandas import DataFrame, Index, Series
-
     clocks = [_clock(entry) for entry in run.environments()]
     columns = {name: array("d") for name in (*COUNTS, *PARTS)}
     scores: dict[str, array[float]] = {}
@@ -94,11 +92,29 @@ def read(run: Run, by: str = "", only: Container[str] | None = None) -> Samples:
         clock = clocks[record.session] if record.session < len(clocks) else "unknown"
         texts["clock"].append(intern(f"{clock}, batch size {record.batch_size}"))
         texts["value"].append(record.meta.get(by))
-    index = Index(texts["id"], dtype=object)
-    numbers = DataFrame({**columns, **dict(sorted(scores.items()))}, index=index, dtype="float64")
+    return made(texts.pop("id"), {**columns, **dict(sorted(scores.items())), **texts})
+
+
+def made(ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Samples:
+    """Of columns by name; those that are missing hold nothing, and each example one sample."""
+    from pandas import DataFrame, Index, Series
+
+    index = Index(list(ids), dtype="object")
+    same: Mapping[str, Sequence[Any]] = {
+        "example": ids,
+        "clock": ["unknown"] * len(ids),
+        "value": [None] * len(ids),
+    }
+    texts = {name: columns.get(name, same[name]) for name in same}
+    scores = tuple(name for name in columns if name not in (*COUNTS, *PARTS, *texts))
+    numbers = DataFrame(
+        {name: columns.get(name, nan) for name in (*COUNTS, *PARTS, *scores)},
+        index=index,
+        dtype="float64",
+    )
     numbers["decode"] = numbers[list(PARTS)].sum(axis=1)
-    rest = {k: Series(texts[k], index=index, dtype=object) for k in ("example", "clock", "value")}
-    whole = Samples(numbers, **rest, scores=tuple(sorted(scores))).only(~index.duplicated("last"))
+    rest = {name: Series(list(of), index=index, dtype="object") for name, of in texts.items()}
+    whole = Samples(numbers, **rest, scores=scores).only(~index.duplicated("last"))
     # A resampled interval must not depend on the order in which examples finished.
     return whole.only(sorted(whole.numbers.index))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -114,18 +114,28 @@ def validated(fields: Mapping[str, Any]) -> RunSpec:
         raise UserError(f"{name} is {first['input']!r}", first["msg"]) from None
 
 
-def recipe(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file."""
+class Recipe(NamedTuple):
+    """A YAML file: what `plan` takes, how many examples, and what `check` times a run against."""
+
+    settings: dict[str, Any]
+    limit: int | None = None
+    reference: dict[str, Any] | None = None
+
+
+def recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file. Raises UserError where it is none."""
     try:
         found = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no settings", "write one `name: value` a line")
-    limit = found.get("limit", 1)
-    if type(limit) is not int or limit < 1:
+    limit, reference = found.pop("limit", None), found.pop("reference", None)
+    if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"{path}: limit is {limit!r}", "it is a number of examples")
     runs = found.get("runs", [])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise UserError(f"{path}: runs is no list of settings", "write `runs:` and `- sampler: eb`")
-    return found
+    if reference is not None and not isinstance(reference, dict):
+        raise UserError(f"{path}: reference is {reference!r}", "write {sampler: topk, k: 8}")
+    return Recipe(found, limit, reference)

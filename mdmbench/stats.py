@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-SEED = 0
+from mdmbench.paired import (
+    BATCH,
+    FEWEST,
+    LARGE,
+    SEED,
+    Floats,
+    by_swapping,
+    detectable,
+    tango,
+)
+
 RESAMPLES = 2000
-SWAPS = 10_000
-BATCH = 100
-"""Resamples that are held in memory together; small enough for the cache."""
-LARGE = 2000
-"""Examples from which on the normal limit stands in for resampling: they no longer differ."""
-FEWEST = 6
-"""Examples that must differ before a swap of labels can be significant: 2 / 2**6 < 0.05."""
-
-Floats = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
@@ -66,13 +66,16 @@ def mean(values: Sequence[float]) -> Interval:
 
 def resampled(values: Sequence[float]) -> Interval:
     """The mean of any quantity, by bootstrap: counts that all happen to be 1 are no proportion."""
-    array = _array(values)
+    return _resampled(_array(values))
+
+
+def _resampled(array: Floats) -> Interval:
     if np.ptp(array) == 0:
         return Interval(float(array[0]), float(array[0]), float(array[0]))
     value = float(array.mean())
     if array.size > LARGE:
         return _normal(value, array - value)
-    return _around(value, *_bootstrap(np.mean, array, method="BCa"))
+    return _around(value, *_bootstrap(np.mean, array))
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -98,30 +101,36 @@ def paired_shares(a: Sequence[float], b: Sequence[float]) -> Test:
     from scipy.stats import binomtest
 
     before, after = _pair(a, b)
+    n = before.size
     gained, lost = int((after > before).sum()), int((after < before).sum())
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    change = tango(gained, lost, before.size)
-    return Test(change, p, _detectable_share((gained + lost) / before.size, before.size))
+    change = _around((gained - lost) / n, *tango(gained, lost, n))
+    return Test(change, p, detectable((gained + lost) / n, n))
 
 
 def paired_means(a: Sequence[float], b: Sequence[float]) -> Test:
     """Scores in [0, 1]: bootstrap of the differences, and a test that swaps labels at random.
 
-    Equal differences have no spread to resample; their interval is that of shares, which no score
-    in [0, 1] exceeds.
+    Equal differences have no spread to resample: theirs is the interval of shares that gain and
+    lose as much. So it is of many differences, in a unit in which it also has their spread.
     """
     before, after = _pair(a, b)
     if np.isin(before, (0, 1)).all() and np.isin(after, (0, 1)).all():
         return paired_shares(a, b)
     differences = after - before
-    n = differences.size
-    if np.ptp(differences) == 0:
-        gained, lost = differences.clip(min=0).sum(), -differences.clip(max=0).sum()
-        change = tango(gained, lost, n)
+    n, equal = differences.size, np.ptp(differences) == 0
+    if n > LARGE or equal:
+        size = abs(differences)
+        unit = 1.0 if equal else float((size**2).sum() / size.sum())
+        gained, lost = (
+            float(side.clip(min=0).sum()) / unit for side in (differences, -differences)
+        )
+        low, high = tango(gained, lost, n)
+        change = _around(float(differences.mean()), unit * low, unit * high)
     else:
-        change = resampled(differences)  # type: ignore[arg-type]
-    detectable = _powered(change) if n >= FEWEST else 1.0
-    return Test(change, _by_swapping(differences), min(1.0, detectable))
+        change = _resampled(differences)
+    power = min(1.0, _powered(change)) if n >= FEWEST else 1.0
+    return Test(change, by_swapping(differences), power)
 
 
 def paired_ratio(
@@ -139,7 +148,7 @@ def paired_ratio(
         return None
     # Swapping an example's labels changes the sign of its entry and leaves both totals alone.
     tops, bottoms = (above_a + above_b).sum(), (below_a + below_b).sum()
-    p = _by_swapping((above_b - above_a) / tops - (below_b - below_a) / bottoms)
+    p = by_swapping((above_b - above_a) / tops - (below_b - below_a) / bottoms)
     possible = above_a.size >= FEWEST and change.value > 0
     return Test(change, p, _powered(change) / change.value if possible else math.inf)
 
@@ -153,75 +162,11 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def tango(gained: float, lost: float, n: int, level: float = 0.95) -> Interval:
-    """The score interval of `(gained - lost) / n`, of Tango (1998), equations 24 to 26.
-
-    gained, lost  of the n pairs, those that only B, or only A, has
-    """
-    low = _tango_low(gained, lost, n, level)
-    return _around((gained - lost) / n, low, -_tango_low(lost, gained, n, level))
-
-
-def _tango_low(gained: float, lost: float, n: int, level: float) -> float:
-    from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    z = norm.ppf((1 + level) / 2)
-
-    def score(change: float) -> float:
-        """Above 0 where `change` is too low to be believed."""
-        linear = (2 * n - gained + lost) * change - gained - lost
-        constant = -lost * change * (1 - change)
-        only_a = (math.sqrt(max(0.0, linear**2 - 8 * n * constant)) - linear) / (4 * n)
-        variance = n * (2 * only_a + change * (1 - change))
-        return float(gained - lost - n * change - z * math.sqrt(max(0.0, variance)))
-
-    if lost == n:
-        return -1.0
-    # Just below the estimate: without discordant pairs the score is 0 at the estimate as well.
-    return float(brentq(score, -1, (gained - lost) / n - 1e-9))
-
-
-def _detectable_share(discordant: float, n: int) -> float:
-    """Connor (1987), of discordant pairs as observed or as few as the change itself needs."""
-    from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    def surplus(change: float) -> float:
-        """Above 0 where n examples are more than enough."""
-        pairs = max(discordant, change)
-        null, alternative = math.sqrt(pairs), math.sqrt(max(0.0, pairs - change**2))
-        return float(math.sqrt(n) * change - norm.ppf(0.975) * null - norm.ppf(0.8) * alternative)
-
-    change = brentq(surplus, 1e-12, 1) if surplus(1) > 0 else 1.0
-    return min(1.0, max(float(change), FEWEST / n))
-
-
 def _powered(change: Interval) -> float:
     """The change that 80 % of intervals as wide as this one would tell from nothing."""
     from scipy.stats import norm
 
     return (change.high - change.low) / 2 * float(1 + norm.ppf(0.8) / norm.ppf(0.975))
-
-
-def _by_swapping(signed: Floats) -> float:
-    """Two-sided p of a sum whose terms change sign when an example's labels are swapped: of all
-    swaps where they are few, of SWAPS random ones, or of their normal limit."""
-    from scipy.stats import norm
-
-    n, total = signed.size, abs(signed.sum())
-    if not signed.any():
-        return 1.0
-    if n > LARGE:
-        return float(2 * norm.sf(total / math.sqrt((signed**2).sum())))
-    bound = total * (1 - 1e-9)  # ties that rounding has parted
-    if 2**n <= SWAPS:
-        swaps = np.arange(2**n)[:, None] >> np.arange(n) & 1
-        return float((abs((1 - 2 * swaps) @ signed) >= bound).mean())
-    rng = np.random.default_rng(SEED)
-    batches = (rng.integers(0, 2, (BATCH, n)) for _ in range(SWAPS // BATCH))
-    hits = sum(int((abs((1 - 2 * swaps) @ signed) >= bound).sum()) for swaps in batches)
-    return (hits + 1) / (SWAPS + 1)
 
 
 def _quotient_interval(*columns: Floats) -> Interval | None:
@@ -236,7 +181,7 @@ def _quotient_interval(*columns: Floats) -> Interval | None:
     if n > LARGE:
         shares = [column / total for column, total in zip(columns, sums, strict=True)]
         return _normal(value, n * value * (np.sum(shares[::2], 0) - np.sum(shares[1::2], 0)))
-    ends = _bootstrap(_quotient, *columns, method="percentile")
+    ends = _bootstrap(_quotient, *columns)
     return _around(value, *ends) if np.isfinite(ends).all() else None
 
 
@@ -247,32 +192,30 @@ def _quotient(*columns: Floats, axis: int) -> Any:
     )
 
 
-def _bootstrap(
-    statistic: Any, *paired: Floats, method: Literal["BCa", "percentile"]
-) -> tuple[float, float]:
-    """The ends at a level that makes up for the narrowness of small samples (Hesterberg 2015,
-    2107...); by percentiles where BCa is undefined (all resamples on one side)."""
+def _bootstrap(statistic: Callable[..., Any], *paired: Floats) -> tuple[float, float]:
+    """The ends by percentiles or by BCa, whichever lies farther out: small skewed samples make
+    either too narrow, and few different values BCa much so. Both at the level that makes up for
+    the sample's own spread being too small (Hesterberg 2015, The American Statistician 69)."""
     from scipy.stats import bootstrap, norm, t
 
     n = paired[0].size
     level = 1 - 2 * norm.sf(t.ppf(0.975, n - 1) * math.sqrt(n / (n - 1)))
+    options: dict[str, Any] = {"paired": True, "vectorized": True, "batch": BATCH}
+    options["confidence_level"] = level
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # scipy warns of the degenerate cases handled here
-        rng = np.random.default_rng(SEED)
-        options: dict[str, Any] = {"paired": True, "vectorized": True, "batch": BATCH, "rng": rng}
-        options["confidence_level"] = level
-        found = bootstrap(paired, statistic, n_resamples=RESAMPLES, method=method, **options)
-        if method == "BCa" and not np.isfinite(found.confidence_interval).all():
-            found = bootstrap(
-                paired,
-                statistic,
-                n_resamples=0,
-                method="percentile",
-                bootstrap_result=found,
-                **options,
-            )
-    low, high = found.confidence_interval
-    return float(low), float(high)
+        warnings.simplefilter("ignore")  # of where BCa is undefined: all resamples on one side
+        found = bootstrap(
+            paired,
+            statistic,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(SEED),
+            **options,
+        )
+        options |= {"n_resamples": 0, "bootstrap_result": found}
+        low, high = bootstrap(paired, statistic, method="BCa", **options).confidence_interval
+    wide = found.confidence_interval
+    return float(np.fmin(low, wide.low)), float(np.fmax(high, wide.high))
 
 
 def _normal(value: float, influence: Floats) -> Interval:

@@ -22,10 +22,14 @@ LEGEND = (
     "own is the one with its proxy, if there is one."
 )
 
+INSIDE = "~"
+"""Before a value that is no farther from its baseline's than numerics alone move it."""
+NOTE = f"{INSIDE}: no farther from the baseline than numerics alone move it (mdmbench noise)."
+
 
 def document(rows: Sequence[Row]) -> dict[str, Any]:
     """What `--json` prints, in the units of `Row`; an infinite knob is a string."""
-    names = [f.name for f in fields(Row) if f.name not in ("group", "headline")]
+    names = [f.name for f in fields(Row) if f.name not in ("group", "headline", "inside")]
     return {"schema": 1, "rows": [{k: _plain(getattr(row, k)) for k in names} for row in rows]}
 
 
@@ -63,8 +67,16 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
+    """`measure` is what of a row's may be `inside` its noise floor."""
+
     header: str
     cell: Callable[[Row], Cell]
+    measure: str = ""
+
+    def marked(self, row: Row) -> Cell:
+        cell = self.cell(row)
+        inside = self.measure in row.inside
+        return cell._replace(text=INSIDE + cell.text) if inside else cell
 
 
 def _cell(value: Interval | float | None, form: str, factor: float = 1, unit: str = "") -> Cell:
@@ -85,10 +97,11 @@ def _split(row: Row) -> Cell:
 
 def _columns(rows: Sequence[Row]) -> list[Column]:
     """Those that some row has a value for, the most wanted first: a narrow terminal shows fewer."""
+    headline = rows[0].headline
     columns = [
-        Column(f"{rows[0].headline}\n%", lambda r: _cell(r.accuracy, "{:.1f}", 100)),
+        Column(f"{headline}\n%", lambda r: _cell(r.accuracy, "{:.1f}", 100), headline),
         Column("NFE", lambda r: _cell(r.nfe, "{:.1f}")),
-        Column("speed-up\nNFE", lambda r: _cell(r.speedup["nfe"], "{:.1f}", unit="x")),
+        Column("speed-up\nNFE", lambda r: _cell(r.speedup["nfe"], "{:.1f}", unit="x"), "nfe"),
         Column("speed-up\nseconds", lambda r: _cell(r.speedup["seconds"], "{:.1f}", unit="x")),
         Column("TPF", lambda r: _cell(r.tpf, "{:.2f}")),
         Column("decode\ns", lambda r: _cell(r.seconds["decode"], "{:.3g}")),
@@ -97,8 +110,8 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         Column("forced\n%", lambda r: _cell(r.forced, "{:.1f}", 100)),
         Column("bound\nnats", lambda r: _cell(r.bound_spent, "{:.2f}")),
     ]
-    others = sorted({name for row in rows for name in row.scores} - {rows[0].headline})
-    columns += [Column(f"{name}\n%", partial(_score, name=name)) for name in others]
+    others = sorted({name for row in rows for name in row.scores} - {headline})
+    columns += [Column(f"{name}\n%", partial(_score, name=name), name) for name in others]
     return [c for c in columns if any(c.cell(row) != Cell("-") for row in rows)]
 
 
@@ -116,10 +129,15 @@ def _lines(group: Sequence[Row]) -> list[list[str]]:
     head = [_flat_header(column) for column in columns]
     marks = {True: " (baseline)", False: ""}
     body = [
-        [label(r) + marks[r.baseline], *(" ".join(filter(None, c.cell(r))) for c in columns)]
+        [label(r) + marks[r.baseline], *(" ".join(filter(None, c.marked(r))) for c in columns)]
         for r in group
     ]
     return [["sampler", *head], *body]
+
+
+def _noted(group: Sequence[Row], columns: Sequence[Column]) -> bool:
+    """Whether a value is marked."""
+    return any(column.measure in row.inside for row in group for column in columns)
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -128,7 +146,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _markdown(group: Sequence[Row]) -> str:
-    return f"**{title(group)}**\n\n{markdown_table(_lines(group))}"
+    note = f"\n{NOTE}\n" * _noted(group, _columns(group))
+    return f"**{title(group)}**\n\n{markdown_table(_lines(group))}{note}"
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -158,7 +177,8 @@ def _latex(group: Sequence[Row]) -> str:
     )
     columns = "l" + "r" * head.replace(r"\&", "").count("&")
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
-    return "\n".join([f"% {title(group)}", *lines, r"\bottomrule", r"\end{tabular}", ""])
+    notes = [f"% {title(group)}", *[f"% {NOTE}"] * _noted(group, _columns(group))]
+    return "\n".join([*notes, *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 class _Fitting:
@@ -179,8 +199,9 @@ class _Fitting:
             if max((width.maximum for width in widths), default=0) <= options.max_width:
                 break
         yield from tables
+        noted = any(_noted(group, _columns(group)[:count]) for group in self.groups)
         missing = f" Not shown, for want of room: {', '.join(heads[count:])}."
-        yield Text(LEGEND + missing * (count < len(heads)), style="dim")
+        yield Text(LEGEND + f" {NOTE}" * noted + missing * (count < len(heads)), style="dim")
 
 
 def _rich(group: Sequence[Row], count: int, wide: bool) -> Table:
@@ -197,8 +218,12 @@ def _rich(group: Sequence[Row], count: int, wide: bool) -> Table:
     for column in columns:
         table.add_column(column.header, justify="right", no_wrap=True)
     for i, row in enumerate(group):
-        cells = [column.cell(row) for column in columns]
-        texts = [Text(c.text).append(gap + c.interval if c.interval else "", "dim") for c in cells]
+        cells = [column.marked(row) for column in columns]
+        styles = ["dim" if column.measure in row.inside else "" for column in columns]
+        texts = [
+            Text(c.text, style).append(gap + c.interval if c.interval else "", "dim")
+            for c, style in zip(cells, styles, strict=True)
+        ]
         last = row.baseline and not group[min(i + 1, len(group) - 1)].baseline
         table.add_row(label(row), *texts, style="dim" if row.baseline else "", end_section=last)
     return table

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from mdmbench.check import Checked, Gate
 from mdmbench.compare import Comparison
 from mdmbench.stats import Interval
 from mdmbench.table import markdown_table
@@ -27,6 +28,12 @@ LEGEND = (
     "p < 0.05; same: the whole interval lies within the margin; undecided: neither. Shows: the "
     "smallest change that so many examples bring to light four times in five."
 )
+OUTCOMES = {"passes": "green", "too few": "yellow", "fails": "bold red"}
+GATES = (
+    "fails: worse with p < 0.05 (corrected for all gates together) and by more than the limit. "
+    "seconds: of the rule over the reference rule's, both measured in this run. Too few: so many "
+    "examples could not show a drop of the limit even if all that change were lost."
+)
 HEAD = ("measure", "n", "A", "B", "change", "p", "margin", "shows", "mark")
 
 
@@ -36,6 +43,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
         "a": str(comparison.runs[0].path),
         "b": str(comparison.runs[1].path),
         "n": comparison.n,
+        "alone": list(comparison.alone),
         "verdicts": [plain(verdict) for verdict in comparison.verdicts],
         "lost": comparison.lost,
         "gained": comparison.gained,
@@ -97,13 +105,19 @@ def _change(measure: Measure, change: Interval) -> str:
     """In points of a score; of a cost in per cent, or as a factor where that is easier to read."""
     unit = "" if measure.score else " %"
     if measure.score:
-        middle, low, high = (f"{100 * v:+.1f}" for v in change)
+        middle, low, high = (signed(100 * v) for v in change)
     elif 0.5 <= change.value <= 2:
-        middle, low, high = (f"{100 * (v - 1):+.1f}" for v in change)
+        middle, low, high = (signed(100 * (v - 1)) for v in change)
     else:
         unit = "x"
         middle, low, high = map(number, change)
     return f"{middle}{unit} [{low}, {high}]" if low != high else f"{middle}{unit}"
+
+
+def signed(value: float) -> str:
+    """Without the sign of a zero."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
 
 
 def _size(measure: Measure, share: float) -> str:
@@ -116,7 +130,11 @@ def _p(p: float) -> str:
 
 def _below(comparison: Comparison, most: int) -> list[str]:
     """What stands under the table."""
-    lines = []
+    lines = [
+        f"{count} more examples are in {name} alone"
+        for name, count in zip("AB", comparison.alone, strict=True)
+        if count
+    ]
     for word, ids in (("lost", comparison.lost), ("gained", comparison.gained)):
         if ids:
             shown = ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if ids[most:] else "")
@@ -145,17 +163,61 @@ def rich(comparison: Comparison, most: int) -> RenderableType:
     return Group(rich_verdicts(title(comparison), comparison.verdicts), *below)
 
 
+def rich_gates(checked: Checked) -> RenderableType:
+    """The gates, failures last, where they are seen, and settings that are not the baseline's."""
+    from rich.console import Group
+    from rich.text import Text
+
+    gates = sorted(checked.gates, key=lambda gate: list(OUTCOMES).index(gate.outcome))
+    rows = [(gate.name, *cells(gate.verdict)[:-1], _outcome(gate)) for gate in gates]
+    names = {"A": "baseline", "B": "now", "margin": "limit"}
+    head = ("run", *(names.get(name, name) for name in HEAD[:-1]), "gate")
+    below = [
+        Text(f"{name}: {d.name}: {d.one!r} in the baseline, {d.other!r} now")
+        for name, d in checked.differences
+    ]
+    return Group(_table("", head, rows, [OUTCOMES[gate.outcome] for gate in gates]), *below)
+
+
+def _outcome(gate: Gate) -> str:
+    verdict = gate.verdict
+    if gate.outcome != "too few":
+        return gate.outcome
+    return f"too few: {verdict.why or f'{verdict.n} examples cannot show it'}"
+
+
+def gates_document(checked: Checked) -> dict[str, Any]:
+    """What `check --json` prints; `code` is the exit code."""
+    gates = [
+        {"run": gate.name, "outcome": gate.outcome, **plain(gate.verdict)} for gate in checked.gates
+    ]
+    differences = [
+        {"run": name, "name": d.name, "baseline": d.one, "now": d.other}
+        for name, d in checked.differences
+    ]
+    return {"schema": 1, "code": checked.code, "gates": gates, "differences": differences}
+
+
 def rich_verdicts(heading: str, verdicts: Sequence[Verdict]) -> RenderableType:
+    styles = [STYLES.get(verdict.mark, "") for verdict in verdicts]
+    return _table(heading, HEAD, list(map(cells, verdicts)), styles)
+
+
+def _table(
+    heading: str, head: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]
+) -> RenderableType:
+    """Numbers to the right; the last column, which says what they mean, in its row's style."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(heading), title_justify="left", box=box.SIMPLE_HEAD)
-    for name in HEAD:
-        plain_text = name in ("measure", "mark")
-        table.add_column(name, justify="left" if plain_text else "right", no_wrap=name != "mark")
-    for verdict in verdicts:
-        *front, mark = (Text(cell) for cell in cells(verdict))
-        mark.stylize(STYLES.get(verdict.mark, ""))
-        table.add_row(*front, mark)
+    title = Text(heading) if heading else None
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in head:
+        words = name in ("run", "measure", head[-1])
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != head[-1])
+    for row, style in zip(rows, styles, strict=True):
+        *front, last = map(Text, row)
+        last.stylize(style)
+        table.add_row(*front, last)
     return table

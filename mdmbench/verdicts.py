@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mdmbench.errors import UserError, unknown
+from mdmbench.paired import FEWEST
 from mdmbench.samples import Samples, common, timed
 from mdmbench.stats import Interval, Test, holm, mean, paired_means, paired_ratio, ratio
 
@@ -15,8 +20,6 @@ if TYPE_CHECKING:
     from pandas import Series
 
 ALPHA = 0.05
-FEWEST = 6
-"""Examples below which nothing can be shown: 5 that all change for the worse are still chance."""
 
 
 class Mark(StrEnum):
@@ -32,7 +35,8 @@ class Measure:
     """One number of a run: the sum of column `top` over that of `bottom`, "" counting examples.
 
     A score is compared by its difference, anything else by its ratio; `margin` is how much of
-    either counts as the same, and `up` says whether more is better.
+    either counts as the same, `floor` how much of it numerics alone are known to change
+    (`floor.read`), and `up` says whether more is better.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Measure:
     bottom: str = ""
     up: bool = False
     score: bool = False
+    floor: float = 0.0
 
 
 COSTS = (
@@ -73,12 +78,15 @@ class Verdict:
     why: str = ""
 
 
-def measures(one: Samples, other: Samples) -> list[Measure]:
-    """All that two runs can be compared by, scores first."""
+def measures(
+    one: Samples, other: Samples, floor: Mapping[str, float] = MappingProxyType({})
+) -> list[Measure]:
+    """All that two runs can be compared by, scores first; `floor` is theirs, by measure."""
     names = [name for name in one.scores if name in other.scores]
     ends = one.numbers["nfe_until"].notna().any() and other.numbers["nfe_until"].notna().any()
     costs = [cost for cost in COSTS if ends or cost.name != "nfe_until"]
-    return [*(Measure(name, name, POINT, up=True, score=True) for name in names), *costs]
+    found = [*(Measure(name, name, POINT, up=True, score=True) for name in names), *costs]
+    return [replace(measure, floor=floor.get(measure.name, 0.0)) for measure in found]
 
 
 def verdicts(one: Samples, other: Samples, asked: Sequence[Measure]) -> list[Verdict]:
@@ -94,30 +102,72 @@ def marked(found: Sequence[Verdict]) -> list[Verdict]:
 
 def tested(one: Samples, other: Samples, measure: Measure) -> Verdict:
     """The measure of two runs on the examples they share, without a mark yet."""
-    if measure.name == "seconds":
-        one, other = timed(one, other)
-        if not len(one):
-            return Verdict(measure, 0, why="no example was timed in both on the same machine")
-    else:
-        one, other = common(one, other)
-    if not measure.score:
-        one, other = one.measured, other.measured
-    tops, bottoms = _pair(one, other, measure.top), None
-    if measure.bottom:
-        bottoms = _pair(one, other, measure.bottom)
-    n = len(tops[0])
+    one, other = _counted(one, other, measure)
+    if measure.name == "seconds" and not len(one):
+        return Verdict(measure, 0, why="no example was timed in both on the same machine")
+    a, b, c, d = _columns(one, other, measure)
+    n = len(a)
     lost = one.example.nunique() - n
     why = f"{lost} of {n + lost} examples have no number" if lost else ""
     if not n:
         return Verdict(measure, 0, why=why or "no example has it in both")
-    a, b = (series.tolist() for series in tops)
-    c, d = (series.tolist() for series in bottoms) if bottoms else ([1.0] * n, [1.0] * n)
     if measure.score:
         return Verdict(measure, n, mean(a), mean(b), paired_means(a, b), why=why)
     test = paired_ratio(a, c, b, d)
     return Verdict(
         measure, n, ratio(a, c), ratio(b, d), test, why=why if test else "there is no such ratio"
     )
+
+
+class Move(NamedTuple):
+    """A change without its statistics.
+
+    value  B - A of a score, B / A of anything else
+    parts  float64 [n], what each example adds to the difference, or to B / A - 1 where that is
+           small
+    """
+
+    value: float
+    parts: NDArray[np.float64]
+
+
+def moved(one: Samples, other: Samples, measure: Measure) -> Move | None:
+    """On the examples that both have a number for; None where there is no such change."""
+    a, b, c, d = map(np.asarray, _columns(*_counted(one, other, measure), measure))
+    if measure.score:
+        parts = (b - a) / max(1, len(a))
+        return Move(float(parts.sum()), parts) if len(a) else None
+    bottom = a.sum() * d.sum()
+    if not bottom:
+        return None
+    parts = (b - a) / a.sum() - (d - c) / c.sum()
+    return Move(float(b.sum() * c.sum() / bottom), parts) if c.sum() else None
+
+
+def inside(change: float, measure: Measure) -> bool:
+    """Whether numerics alone are known to change the measure as much."""
+    margin = measure.floor * (1 + 1e-9)  # sums that rounding has parted
+    return margin > 0 and within(Interval(change, change, change), replace(measure, margin=margin))
+
+
+def amount(share: float, score: bool) -> str:
+    """A change's size: in points of a score, in per cent of anything else."""
+    points = "point" if share == POINT else "points"
+    return f"{100 * share:.3g} {points if score else '%'}"
+
+
+def _counted(one: Samples, other: Samples, measure: Measure) -> tuple[Samples, Samples]:
+    """Both, cut to what the measure is taken of."""
+    one, other = timed(one, other) if measure.name == "seconds" else common(one, other)
+    return (one, other) if measure.score else (one.measured, other.measured)
+
+
+def _columns(one: Samples, other: Samples, measure: Measure) -> list[list[float]]:
+    """A's and B's tops, then their bottoms, by example."""
+    tops = [series.tolist() for series in _pair(one, other, measure.top)]
+    if not measure.bottom:
+        return [*tops, *([1.0] * len(top) for top in tops)]
+    return [*tops, *(series.tolist() for series in _pair(one, other, measure.bottom))]
 
 
 def _pair(one: Samples, other: Samples, column: str) -> tuple[Series[float], Series[float]]:
@@ -142,7 +192,12 @@ def _marked(verdict: Verdict, p: float) -> Verdict:
         mark = Mark.better if (change.value > nothing) == measure.up else Mark.worse
     else:
         mark = Mark.undecided
-    return replace(verdict, p=p, mark=mark)
+    why = verdict.why
+    if mark in (Mark.better, Mark.worse) and inside(change.value, measure):
+        mark = Mark.undecided
+        noise = f"inside the noise floor of {amount(measure.floor, measure.score)}"
+        why = "; ".join(filter(None, (why, noise)))
+    return replace(verdict, p=p, mark=mark, why=why)
 
 
 def within(change: Interval, measure: Measure) -> bool:

@@ -172,9 +172,7 @@ def test_a_recipe_is_laid_under_the_options(tmp_path: Path) -> None:
 def test_every_bundled_recipe_is_a_plan(path: Path) -> None:
     from mdmbench import resolve, spec
 
-    settings = spec.recipe(path)
-    settings.pop("limit", None)
-    for planned in spec.plan(settings):
+    for planned in spec.plan(spec.recipe(path).settings):
         resolve.sampler(planned.sampler, planned.knobs)
         resolve.task(planned.task, planned.task_knobs)
 

@@ -338,7 +338,7 @@ def test_a_recipe_is_a_plan_in_a_file(tmp_path: Path) -> None:
     path.write_text(
         "task: maze\ngamma: [0, 0.1]\nruns:\n  - sampler: eb\n  - {sampler: topk, k: 2}\n"
     )
-    assert len(plan(recipe(path))) == 4
+    assert len(plan(recipe(path).settings)) == 4
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_every_bundled_recipe_is_a_plan_of_samplers_that_exist() -> None:
     paths = sorted(bundled.CONFIGS.rglob("*.yaml"))
     assert paths
     for path in paths:
-        settings = {k: v for k, v in recipe(path).items() if k != "limit"}
+        settings = recipe(path).settings
         for spec in plan(settings):
             resolve.sampler(spec.sampler, spec.knobs)
             assert resolve.task_class(spec.task)

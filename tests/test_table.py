@@ -188,6 +188,7 @@ def test_the_json_document_has_exactly_these_keys(pair: list[Run]) -> None:
         "forced": "float",
         "bound_spent": "float",
         "seconds": ["decode", "host", "model", "sampler"],
+        "floor": [],
         "baseline": "bool",
         "run": "str",
     }

@@ -15,7 +15,7 @@ from random import Random
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
-from mdmbench.base import Example
+from mdmbench.base import Example, Grid
 from mdmbench.errors import UserError, unknown
 
 OPENING, BREAK, PATH_END, PAD = "<ADJLIST_START>", ";", "<PATH_END>", "<PAD>"
@@ -161,6 +161,11 @@ class Raster:
         for cell in path(puzzle):
             answer[cell] = "#"
         return prompt, answer
+
+    def grid(self, prompt: Sequence[str]) -> Grid:
+        """Walls are the closed sides."""
+        walls = tuple(15 - int(symbol[0], 16) for symbol in prompt)
+        return Grid(self.size, walls, tuple(symbol[1:] for symbol in prompt))
 
     def read(self, prompt: Sequence[str]) -> tuple[Doors, int, int]:
         """Open sides, start and target of a prompt."""
@@ -331,6 +336,11 @@ class Maze:
         valid = self._form.valid(_prompt(example), answer)
         exact = right == len(target)
         return {"exact": float(exact), "valid": float(valid), "cells": right / len(target)}
+
+    def grid(self, example: Example) -> Grid | None:
+        """The maze; edges are written in a row."""
+        form = self._form
+        return form.grid(_prompt(example)) if isinstance(form, Raster) else None
 
     @property
     def _form(self) -> Raster | Edges:

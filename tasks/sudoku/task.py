@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, NamedTuple
 
+from mdmbench import base
 from mdmbench.base import Example
 from mdmbench.errors import UserError, unknown
 
@@ -316,6 +317,16 @@ class Sudoku:
 
     def layout(self) -> dict[str, Any]:
         return {"kind": "sudoku", "side": self.side}
+
+    def grid(self, example: Example) -> base.Grid:
+        """Walls are the borders of the boxes."""
+        b = isqrt(self.side)
+        walls = tuple(
+            (row % b == 0) + 2 * (col % b == b - 1) + 4 * (row % b == b - 1) + 8 * (col % b == 0)
+            for row in range(self.side)
+            for col in range(self.side)
+        )
+        return base.Grid(self.side, walls)
 
     def score(self, example: Example, answer: Sequence[str]) -> dict[str, float]:
         """solved: by the rules, with the givens kept; cells: share of the blanks that is right."""
