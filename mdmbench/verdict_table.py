@@ -73,7 +73,7 @@ def cells(verdict: Verdict) -> list[str]:
     """A verdict under HEAD."""
     measure, test, mark = verdict.measure, verdict.test, verdict.mark
     change, shows = ("-", "-") if test is None else (_change(measure, test.change), "")
-    if test and mark in (Mark.same, Mark.undecided):
+    if test and mark not in (Mark.better, Mark.worse):
         shows = _size(measure, test.detectable)
     said = f"{SIGNS[mark]} {mark}" + (f": {verdict.why}" if verdict.why else "")
     return [
