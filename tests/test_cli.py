@@ -262,7 +262,8 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
     assert len(file.read_text().splitlines()) < 64
 
 
-COMMANDS = ["", "run", "table", "list", "train", "rescore", "doctor"]
+COMMANDS = ["", "run", "sweep", "check", "noise", "table", "compare", "report", "show", "rescore"]
+COMMANDS += ["list", "doctor", "train"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
