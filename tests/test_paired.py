@@ -93,7 +93,8 @@ def test_an_end_of_the_interval_of_shares_is_never_beyond_one(n: int) -> None:
     for lost in (n, n - 1):
         low, high = tango(0, lost, n)
         assert -1 <= low <= -lost / n < high <= 1
-    assert tango(0, n, n)[0] == -1 and tango(n, 0, n)[1] == 1
+    assert tango(0, n, n)[0] == tango(0, n * (1 - 1e-10), n)[0] == -1
+    assert tango(n, 0, n)[1] == 1
 
 
 def test_scores_that_all_agree_are_not_known_to_agree_everywhere() -> None:
@@ -120,6 +121,23 @@ def test_a_ratio_of_ratios_is_that_of_the_sums() -> None:
     assert swapped and swapped.change.value == 0.5
 
 
+def test_forwards_alone_can_make_the_tokens_a_forward_differ() -> None:
+    """Ten examples, the same tokens in fewer forwards: 2 of 1024 swaps are as far out."""
+    tokens, fewer = [30, 40] * 5, [5, 6] * 5
+    found = paired_ratio(tokens, [9, 10] * 5, tokens, fewer)
+    assert found and found.p == 2 / 2**10
+    same = paired_ratio(fewer, [1] * 10, fewer[::-1], [1] * 10)
+    assert same and same.p == 1
+
+
+def test_the_detectable_change_of_a_ratio_does_not_depend_on_the_speed_up() -> None:
+    a, b = np.random.default_rng(6).lognormal(0, 0.3, (2, 40))
+    ones = np.ones(40)
+    tests = [paired_ratio(a, ones, b / fold, ones) for fold in (1, 5)]  # type: ignore[arg-type]
+    assert tests[0] and tests[1] and 0.05 < tests[0].detectable < 0.5
+    assert tests[0].detectable == pytest.approx(tests[1].detectable)
+
+
 @pytest.mark.parametrize(
     "columns",
     [
@@ -137,12 +155,12 @@ def test_a_ratio_that_does_not_exist_is_none(columns: tuple[list[float], ...]) -
 def test_nothing_can_be_shown_with_fewer_than_six_examples() -> None:
     few, enough = FEWEST - 1, FEWEST
     assert paired_shares([0] * few, [1] * few).p > 0.05 > paired_shares([0] * 6, [1] * 6).p
-    for n, most, infinite in ((few, 1.0, True), (enough, 1.0, False)):
-        values = [float(i) for i in range(1, n + 1)]
-        assert paired_shares([0] * n, [1] * n).detectable == most
-        assert paired_means([0.5] * n, [i / 10 for i in values]).detectable <= most
-        ratio = paired_ratio(values, [1] * n, [2.0] * n, [1] * n)
-        assert ratio and math.isinf(ratio.detectable) == infinite
+    for n in (few, enough):
+        rising = [0.5 + i / 100 for i in range(n)]
+        tests = paired_means([0.5] * n, rising), paired_ratio(rising, [1] * n, [0.5] * n, [1] * n)
+        assert tests[1] and math.isinf(tests[1].detectable) == (n == few)
+        assert paired_shares([0] * n, [1] * n).detectable == 1
+        assert (tests[0].detectable == 1) == (n == few)
 
 
 @pytest.mark.parametrize(("discordant", "n"), [(0.0, 400), (0.05, 200), (0.1, 1319), (0.3, 100)])

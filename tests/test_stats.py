@@ -126,6 +126,12 @@ def test_a_million_examples_are_no_matter() -> None:
     assert peak < 100e6
 
 
+def test_the_wider_of_two_bootstraps_counts() -> None:
+    """Of 20 values 17 are 0: BCa alone would end at 0.01, percentiles alone at 0.11."""
+    found = resampled([0.0] * 17 + [0.2, 0.4, 0.4])
+    assert found.low == 0 and found.high > 0.15
+
+
 def test_few_examples_have_wider_intervals_than_percentiles_give() -> None:
     """Of 1 to 10 the percentiles of all resamples are 3.7 and 7.3."""
     found = resampled(list(range(1, 11)))
