@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from mdmbench.errors import UserError
-from mdmbench.store import Run, _reporting, _write
+from mdmbench.store import Run, replaced, reporting
 
 FILE = "noise.json"
 FOLDER = "noise"
@@ -80,8 +80,8 @@ def read(run: Path) -> dict[str, float]:
 def write(run: Run, noise: Noise) -> None:
     """Raises UserError where the run's folder cannot be written."""
     path = run.path / FILE
-    with _reporting(path):
-        _write(path, json.dumps(asdict(noise), indent=1) + "\n")
+    with reporting(path):
+        replaced(path, json.dumps(asdict(noise), indent=1) + "\n")
 
 
 def larger(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:

@@ -89,10 +89,10 @@ class Run:
     def create(cls, out: Path, name: str, spec: Mapping[str, Any]) -> Run:
         """The run of these settings under `out`: the folder that is there, or a new one."""
         path = out / f"{name}-{digest(spec)}"
-        with _reporting(path):
+        with reporting(path):
             path.mkdir(parents=True, exist_ok=True)
             if not (path / "spec.json").exists():
-                _write(path / "spec.json", json.dumps(spec, indent=1) + "\n")
+                replaced(path / "spec.json", json.dumps(spec, indent=1) + "\n")
             (path / "records.jsonl").open("ab").close()
         run = cls(path)
         if run.spec != json.loads(json.dumps(spec)):
@@ -148,7 +148,7 @@ class Run:
         Raises UserError where the folder cannot be written or another process is writing to it.
         """
         path = self.path / "records.jsonl"
-        with _reporting(path):
+        with reporting(path):
             file = path.open("r+b")
         try:
             try:
@@ -158,7 +158,7 @@ class Run:
                     f"another process is writing to {self.path}", "wait for it"
                 ) from None
             session = self._session(environment)
-            with _reporting(path):
+            with reporting(path):
                 file.truncate(_whole_lines(file))
                 file.seek(0, os.SEEK_END)
 
@@ -167,7 +167,7 @@ class Run:
                     json.dumps(asdict(replace(r, session=session)), separators=(",", ":")) + "\n"
                     for r in records
                 )
-                with _reporting(path):
+                with reporting(path):
                     file.write(lines.encode())
                     file.flush()
                     os.fsync(file.fileno())
@@ -182,9 +182,9 @@ class Run:
         """Where `environment` stands in env.json; it is added if it is not there."""
         known = self.environments()
         if environment not in known:
-            with _reporting(self.path / "env.json"):
+            with reporting(self.path / "env.json"):
                 text = json.dumps([*known, environment], indent=1) + "\n"
-                _write(self.path / "env.json", text)
+                replaced(self.path / "env.json", text)
         return known.index(dict(environment)) if environment in known else len(known)
 
 
@@ -199,15 +199,16 @@ def _whole_lines(file: BinaryIO) -> int:
     return size
 
 
-def _write(path: Path, text: str) -> None:
-    """Replaces a file whole: a crash leaves the old one or the new one."""
+def replaced(path: Path, text: str) -> None:
+    """Writes a file whole: a crash leaves the old one or the new one."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(text)
     draft.replace(path)
 
 
 @contextmanager
-def _reporting(path: Path) -> Iterator[None]:
+def reporting(path: Path) -> Iterator[None]:
+    """Turns what the disk refuses into a UserError."""
     try:
         yield
     except OSError as error:

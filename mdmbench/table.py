@@ -95,7 +95,7 @@ def _split(row: Row) -> Cell:
     return Cell("/".join(f"{100 * (p or 0) / whole:.0f}" for p in parts) if whole else "-")
 
 
-def _columns(rows: Sequence[Row]) -> list[Column]:
+def columns_of(rows: Sequence[Row]) -> list[Column]:
     """Those that some row has a value for, the most wanted first: a narrow terminal shows fewer."""
     headline = rows[0].headline
     columns = [
@@ -125,7 +125,7 @@ def _flat_header(column: Column) -> str:
 
 def _lines(group: Sequence[Row]) -> list[list[str]]:
     """Header and rows as plain text."""
-    columns = _columns(group)
+    columns = columns_of(group)
     head = [_flat_header(column) for column in columns]
     marks = {True: " (baseline)", False: ""}
     body = [
@@ -146,7 +146,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _markdown(group: Sequence[Row]) -> str:
-    note = f"\n{NOTE}\n" * _noted(group, _columns(group))
+    note = f"\n{NOTE}\n" * _noted(group, columns_of(group))
     return f"**{title(group)}**\n\n{markdown_table(_lines(group))}{note}"
 
 
@@ -177,7 +177,7 @@ def _latex(group: Sequence[Row]) -> str:
     )
     columns = "l" + "r" * head.replace(r"\&", "").count("&")
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body]
-    notes = [f"% {title(group)}", *[f"% {NOTE}"] * _noted(group, _columns(group))]
+    notes = [f"% {title(group)}", *[f"% {NOTE}"] * _noted(group, columns_of(group))]
     return "\n".join([*notes, *lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
@@ -191,7 +191,7 @@ class _Fitting:
         from rich.text import Text
 
         rows = [row for group in self.groups for row in group]
-        heads = [_flat_header(column) for column in _columns(rows)] if rows else []
+        heads = [_flat_header(column) for column in columns_of(rows)] if rows else []
         layouts = [(len(heads), True), *((count, False) for count in range(len(heads), 2, -1))]
         for count, wide in layouts:
             tables = [_rich(group, count, wide) for group in self.groups]
@@ -199,7 +199,7 @@ class _Fitting:
             if max((width.maximum for width in widths), default=0) <= options.max_width:
                 break
         yield from tables
-        noted = any(_noted(group, _columns(group)[:count]) for group in self.groups)
+        noted = any(_noted(group, columns_of(group)[:count]) for group in self.groups)
         missing = f" Not shown, for want of room: {', '.join(heads[count:])}."
         yield Text(LEGEND + f" {NOTE}" * noted + missing * (count < len(heads)), style="dim")
 
@@ -210,7 +210,7 @@ def _rich(group: Sequence[Row], count: int, wide: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    columns = _columns(group)[:count]
+    columns = columns_of(group)[:count]
     gap, space = (" ", 1) if wide else ("\n", 0)
     table = Table(title=title(group), title_justify="left", box=box.SIMPLE_HEAD)
     table.padding = (0, space, 0, 0)

@@ -25,10 +25,11 @@ from test_table import EB, GAMMA, TOP1, record, write
 from mdmbench import report, resolve
 from mdmbench.base import NEVER, Example, Seconds
 from mdmbench.errors import UserError
+from mdmbench.frontier import savings
 from mdmbench.report import document
 from mdmbench.report.page import SCRIPTS, STYLES
 from mdmbench.report.tally import kind
-from mdmbench.rows import rows
+from mdmbench.rows import read, rows, tabled
 from mdmbench.store import Run
 
 DAY = date(2026, 1, 2)
@@ -107,13 +108,21 @@ def test_the_document_has_exactly_these_keys(pair: list[Run]) -> None:
     assert row["cells"][0] == ["75.0", "[40.9, 92.9]", False]
 
 
-def test_a_group_is_told_in_two_sentences(pair: list[Run]) -> None:
-    assert built(pair)["groups"][0]["words"] == [
-        "Best: topk k=1 entropy, 100.0 % [67.6, 100.0] solved at 8.5 NFE.",
-        f"Cheapest within that interval: eb {GAMMA}=0.1 entropy, 75.0 % [40.9, 92.9] solved "
-        "at 3.2 NFE, 2.6 times fewer.",
-    ]
-    assert built(pair[:1])["groups"][0]["words"][1] == "No cheaper rule lies within its interval."
+def test_a_group_is_told_by_its_best_score_and_by_what_speed_costs_no_quality(
+    pair: list[Run],
+) -> None:
+    known = read(pair)
+    for margin, sentence in {
+        0.01: "eb entropy: no speed-up is shown at no more than 1 point lost: even without a "
+        "flip, 8 examples leave 32.4 points possible, and 381 are needed.",
+        0.7: f"eb {GAMMA}=0.1 entropy: 2.6x fewer NFE [2.4, 2.8] at no more than 70 points lost "
+        "(95 %).",
+    }.items():
+        saved = savings(tabled(pair, known), known, margin)
+        assert built(pair, savings=saved)["groups"][0]["words"] == [
+            "Best: topk k=1 entropy, 100.0 % [67.6, 100.0] solved at 8.5 NFE.",
+            sentence,
+        ]
 
 
 def test_examples_on_which_runs_disagree_are_played_first(pair: list[Run]) -> None:

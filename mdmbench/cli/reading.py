@@ -100,25 +100,28 @@ def report_(
         int, typer.Option(min=0, help="Examples of a group that can be played, if they fit.")
     ] = 50,
     seconds: Timed = True,
+    margin: Points = 1.0,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write pictures and a LaTeX table there."),
     ] = None,
 ) -> None:
     """Write the runs as one HTML page that needs no network: tables, pictures, traces to play."""
-    from mdmbench import report, rows, store
+    from mdmbench import frontier, report, rows, store
 
     report.check(output)
     folders = runs or [Path("results")]
     there = store.runs(folders)
-    found = rows.rows(there)
+    known = rows.read(there)
+    found = rows.tabled(there, known)
     if not found:
         raise UserError(f"no records in {', '.join(map(str, folders))}", "run something first")
     if not seconds:
         found = [row.untimed() for row in found]
     for path in report.figures(found, figures) if figures else []:
         typer.echo(path)
-    page = report.build(there, found, title, examples)
+    saved = frontier.savings(found, known, (margin or 1.0) / 100)
+    page = report.build(there, found, saved, title, examples)
     report.write(page, output)
     typer.echo(f"{output} {len(page) / 1e6:.2f} MB")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mdmbench import figure, table
 from mdmbench.errors import UserError
+from mdmbench.frontier import Saving
 from mdmbench.report import document, traces
 from mdmbench.report.page import page
 from mdmbench.rows import Row
@@ -30,18 +31,20 @@ SLACK = 20_000
 def build(
     runs: Sequence[Run],
     rows: Sequence[Row],
+    savings: Sequence[Saving] = (),
     title: str = "",
     examples: int = 50,
     made: date | None = None,
 ) -> bytes:
     """The page of these runs, smaller than LIMIT; `rows` are theirs, by `rows.rows`.
 
+    savings   what it says of speed-up at equal quality
     examples  how many of a group can be played; fewer, where the page would grow too large
     made      the date that the page bears, today's when None
 
     Raises UserError where the rows alone are too many for a page.
     """
-    found = document.document(runs, rows, title, made or date.today())
+    found = document.document(runs, rows, savings, title, made or date.today())
     while (room := LIMIT - SLACK - len(page(found))) < 0:
         if not any(group["examples"]["ids"] for group in found["groups"]):
             raise UserError(

@@ -8,17 +8,19 @@ from datetime import date
 from typing import Any
 
 import mdmbench
+from mdmbench.frontier import Saving, frontier
 from mdmbench.report.tally import KINDS, Tally, properties, tallies
 from mdmbench.rows import Row, grouped, label, parts, rule, title
-from mdmbench.stats import Interval
 from mdmbench.store import Run
-from mdmbench.table import Column, _columns
+from mdmbench.table import Column, columns_of
 
 ROOM = 100_000
 """Records that the tables of examples have room for, all groups together."""
 
 
-def document(runs: Sequence[Run], rows: Sequence[Row], heading: str, made: date) -> dict[str, Any]:
+def document(
+    runs: Sequence[Run], rows: Sequence[Row], savings: Sequence[Saving], heading: str, made: date
+) -> dict[str, Any]:
     """Everything but the traces, of which each group has none yet."""
     known = {run.path: run for run in runs}
     groups = grouped(rows)
@@ -31,7 +33,7 @@ def document(runs: Sequence[Run], rows: Sequence[Row], heading: str, made: date)
         "version": mdmbench.__version__,
         "made": f"{made.day} {made:%B %Y}",
         "empty": len(known) - len(rows),
-        "groups": [_group(group, known, ROOM // len(rows)) for group in groups],
+        "groups": [_group(group, savings, known, ROOM // len(rows)) for group in groups],
         "settings": _parted(names, [dict(_flat("", run.spec)) for run in shown]),
         "environments": _environments(names, shown),
     }
@@ -41,9 +43,11 @@ def _name(task: str) -> str:
     return task.rpartition(":")[2]
 
 
-def _group(group: Sequence[Row], known: Mapping[Any, Run], room: int) -> dict[str, Any]:
+def _group(
+    group: Sequence[Row], savings: Sequence[Saving], known: Mapping[Any, Run], room: int
+) -> dict[str, Any]:
     first = group[0]
-    columns = _columns(group)
+    columns = columns_of(group)
     ids, found = tallies([known[row.run] for row in group], first.headline, room)
     kinds = [kind for kind in KINDS if any(tally.kinds[kind] for tally in found)]
     return {
@@ -51,7 +55,7 @@ def _group(group: Sequence[Row], known: Mapping[Any, Run], room: int) -> dict[st
         "model": first.model,
         "task": _name(first.task),
         "headline": first.headline,
-        "words": words(group),
+        "words": words(group, savings),
         "columns": [column.header for column in columns],
         "rows": [_row(row, columns) for row in group],
         "kinds": {"names": kinds, "rows": [[t.kinds[kind] for kind in kinds] for t in found]},
@@ -80,35 +84,22 @@ def _row(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     }
 
 
-def words(group: Sequence[Row]) -> list[str]:
-    """Of a group: the best score, and the cheapest rule whose score lies within its interval."""
-    able = [row for row in group if row.accuracy and row.nfe]
-    if not able:
+def words(group: Sequence[Row], savings: Sequence[Saving]) -> list[str]:
+    """Of a group: the best score, and what speed-up is shown to cost no quality; if none is, of
+    the first rule why."""
+    best = frontier(group)
+    if not best:
         return ["No run of this group has a score."]
-    best = min(able, key=lambda row: (-_score(row).value, _calls(row).value))
-    close = [row for row in able if _score(row).value >= _score(best).low]
-    cheap = min(close, key=lambda row: (_calls(row).value, -_score(row).value))
-    found = [f"Best: {_told(best)}."]
-    if cheap is best:
-        return [*found, "No cheaper rule lies within its interval."]
-    less = _calls(best).value / _calls(cheap).value
-    return [*found, f"Cheapest within that interval: {_told(cheap)}, {less:.1f} times fewer."]
+    own = [saving for saving in savings if saving.group == group[0].group]
+    shown = [saving for saving in own if saving.row] or own[:1]
+    return [f"Best: {_told(best[-1])}.", *(f"{saving}." for saving in shown)]
 
 
 def _told(row: Row) -> str:
-    value, low, high = (100 * v for v in _score(row))
+    assert row.accuracy and row.nfe
+    value, low, high = (100 * v for v in row.accuracy)
     score = f"{value:.1f} % [{low:.1f}, {high:.1f}] {row.headline}"
-    return f"{label(row)}, {score} at {_calls(row).value:.1f} NFE"
-
-
-def _score(row: Row) -> Interval:
-    assert row.accuracy
-    return row.accuracy
-
-
-def _calls(row: Row) -> Interval:
-    assert row.nfe
-    return row.nfe
+    return f"{label(row)}, {score} at {row.nfe.value:.1f} NFE"
 
 
 def _examples(ids: Sequence[str], found: Sequence[Tally]) -> dict[str, Any]:
