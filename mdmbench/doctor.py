@@ -56,10 +56,8 @@ def _mask(
 ) -> tuple[str, Options]:
     """The mask id and where it comes from, and options that settle it."""
     if not checkpoint.wants_mask(config, options):
-        given = "-M mask_id" if options.mask_id is not None else "config.json"
-        given = (
-            given if options.mask_id is not None or "mask_token_id" in config else "architecture"
-        )
+        given = "config.json" if "mask_token_id" in config else "architecture"
+        given = given if options.mask_id is None else "-M mask_id"
         return f"{checkpoint.describe(config, options)[2].mask_id}, from {given}", options
     said = "neither config.json nor the tokenizer names it"
     try:
