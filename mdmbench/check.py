@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -15,22 +17,19 @@ from mdmbench import samples
 from mdmbench.compare import Difference, Matters, differing_settings
 from mdmbench.errors import UserError, unknown
 from mdmbench.paired import FEWEST
-from mdmbench.rows import RULE
-from mdmbench.samples import Samples
+from mdmbench.rows import RULE, label, rule_of
+from mdmbench.samples import SCORE, Samples
 from mdmbench.spec import RunSpec, plan
-from mdmbench.stats import Interval, Test, holm, ratio
+from mdmbench.stats import Interval, Test, holm, paired_ratio, ratio
 from mdmbench.store import Run
-from mdmbench.verdicts import ALPHA, POINT, Measure, Verdict, parsed, tested
+from mdmbench.verdicts import ALPHA, COSTS, Measure, Verdict, parsed, quality, tested
 
 SCHEMA = 1
 STRETCHES = 16
 """Parts of a run whose seconds are compared."""
-COLUMNS = ("nfe", "length", "forward_tokens")
-GATED = (
-    Measure("nfe", "nfe", 0.02),
-    Measure("tpf", "length", 0.02, bottom="nfe", up=True),
-    Measure("seconds", "decode", 0.25),
-)
+GATED = {"nfe": 0.02, "tpf": 0.02, "seconds": 0.25}
+"""The costs that are gated, and what they may lose."""
+COLUMNS = ("nfe", "length")
 
 Outcome = Literal["passes", "fails", "too few"]
 
@@ -42,13 +41,15 @@ class Entry:
     spec     as in its spec.json
     columns  by name, one number an example, in the order of `ids`; and `example`, where records
              are samples of one
-    seconds  of its decode seconds over those of the reference rule, measured in the same command
+    seconds  of equal parts of the run, and of the reference rule's that was made at the same time
+    clocks   what the seconds were taken by
     """
 
     spec: Mapping[str, Any]
     ids: Sequence[str]
     columns: Mapping[str, Sequence[Any]]
-    seconds: Interval | None
+    seconds: tuple[list[float], list[float]]
+    clocks: list[str]
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -56,10 +57,7 @@ class Entry:
         settings = self.spec["settings"]
         return settings["task"], settings["model"], settings["sampler"]
 
-    @property
-    def scores(self) -> tuple[str, ...]:
-        return self.samples().scores
-
+    @cached_property
     def samples(self) -> Samples:
         return samples.made(self.ids, self.columns)
 
@@ -85,17 +83,21 @@ class Checked:
         return 1 if "fails" in outcomes else 3 if "too few" in outcomes else 0
 
 
-Decode = Callable[[Sequence[RunSpec]], Mapping[Path, object]]
+Decode = Callable[[Sequence[RunSpec]], Sequence[tuple[Path, object]]]
 """`Runner.run`: makes the runs of some specs side by side, and gives their folders in order."""
 
 
 def measured(decode: Decode, specs: Sequence[RunSpec], rule: RunSpec) -> list[Entry]:
-    """Each spec's run, made beside one of the same settings by the reference rule."""
-    found = []
+    """Each spec's run, made at the same time as one of the same settings by the reference rule."""
+    fields = {name: getattr(rule, name) for name in ("sampler", "knobs", *RULE)}
+    beside: dict[str, list[RunSpec]] = {}
     for spec in specs:
-        fields = {name: getattr(rule, name) for name in ("sampler", "knobs", *RULE)}
-        run, *other = map(Run, decode([spec, spec.model_copy(update=fields)]))
-        found.append(entry(run, other[0] if other else run))
+        other = spec.model_copy(update=fields)
+        beside.setdefault(other.model_dump_json(), [other]).append(spec)
+    found = []
+    for together in beside.values():
+        reference, *runs = [Run(path) for path, _ in decode(together)]
+        found += [entry(run, reference) for run in runs]
     return found
 
 
@@ -108,37 +110,37 @@ def reference(settings: Mapping[str, Any] | None) -> RunSpec:
 def entry(run: Run, reference: Run) -> Entry:
     """What to keep of a run that was made beside the reference rule's."""
     own = samples.read(run)
-    kept = own.numbers[[*own.scores, *COLUMNS]]
-    columns: dict[str, Sequence[Any]] = {
-        name: _plain(kept[name].tolist()) for name in (*own.scores, *COLUMNS)
-    }
+    kept = [*(SCORE + score for score in own.scores), *COLUMNS]
+    columns: dict[str, Sequence[Any]] = {name: _plain(own.numbers[name].tolist()) for name in kept}
     if list(own.example) != list(own.numbers.index):
         columns["example"] = own.example.tolist()
-    seconds = ratio(_stretches(run), _stretches(reference))
-    return Entry(run.spec, list(own.numbers.index), columns, seconds)
+    seconds = _stretches(run), _stretches(reference)
+    return Entry(run.spec, list(own.numbers.index), columns, seconds, sorted(set(own.clock)))
 
 
 def _stretches(run: Run) -> list[float]:
-    """Decode seconds of equal parts of a run, in the order in which they were made.
+    """Decode seconds of equal parts of a run, in the order in which they were made; none where
+    there is no part for each batch.
 
-    Two runs that take turns make each part at the same time, so what slows the machine down is in
-    both; and what is left of it makes parts differ, which examples of one batch would not show.
+    Two runs that take turns make each part at about the same time, so what slows the machine down
+    is in both; and what is left makes parts differ, which examples of one batch would not show.
     """
-    spent = [record.seconds.decode for record in run.records()]
-    edges = [len(spent) * i // STRETCHES for i in range(STRETCHES + 1)]
+    timed = [(record.seconds.decode, record.batch_size) for record in run.records()]
+    spent = [seconds for seconds, _ in timed]
+    parts = min(STRETCHES, len(spent) // max((size for _, size in timed), default=1))
+    edges = [len(spent) * i // max(1, parts) for i in range(parts + 1)]
     return [sum(spent[low:high]) for low, high in pairwise(edges)]
 
 
 def _plain(values: Sequence[float]) -> list[float | int | None]:
     """As JSON has them: whole numbers short, and nothing for what is no number."""
-    return [None if math.isnan(v) else int(v) if v == int(v) else v for v in values]
+    return [int(v) if v.is_integer() else v if math.isfinite(v) else None for v in values]
 
 
 def write(path: Path, entries: Sequence[Entry]) -> None:
     """Raises UserError where the file cannot be written."""
-    content = [
-        {"spec": e.spec, "ids": e.ids, "columns": e.columns, "seconds": e.seconds} for e in entries
-    ]
+    fields = ("spec", "ids", "columns", "seconds", "clocks")
+    content = [{name: getattr(entry, name) for name in fields} for entry in entries]
     text = json.dumps({"schema": SCHEMA, "digest": _digest(content), "entries": content})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,10 +162,7 @@ def read(path: Path) -> list[Entry]:
         raise UserError(f"{path} is no baseline file of schema {SCHEMA}", again)
     if found.get("digest") != _digest(found["entries"]):
         raise UserError(f"{path} was changed by hand: its digest does not fit", again)
-    return [
-        Entry(e["spec"], e["ids"], e["columns"], Interval(*e["seconds"]) if e["seconds"] else None)
-        for e in found["entries"]
-    ]
+    return [Entry(**{**e, "seconds": tuple(e["seconds"])}) for e in found["entries"]]
 
 
 def _digest(content: Any) -> str:
@@ -177,8 +176,9 @@ def limits(
 
     Raises UserError for a measure that is unknown, or gated on the side that is no regression.
     """
-    known = {name: Measure(name, name, POINT, up=True, score=True) for name in scores}
-    known |= {measure.name: measure for measure in GATED}
+    known = {name: quality(name) for name in scores}
+    costs = [cost for cost in COSTS if cost.name in GATED]
+    known |= {cost.name: replace(cost, margin=GATED[cost.name]) for cost in costs}
     for option, texts, up in (("--max-drop", max_drop, True), ("--max-rise", max_rise, False)):
         for name, margin in parsed(texts, known).items():
             if known[name].up != up:
@@ -194,29 +194,47 @@ def check(
     """Holds each run of now against its entry; the one-sided p values are corrected together.
 
     Of the scores the headline is gated, and those that are `asked` for. Raises UserError where a
-    run has no entry, or its entry is of other examples.
+    run has no entry, or the two are of other examples.
     """
     names: list[str] = []
     found: list[Verdict] = []
     differences = []
     for now, was in _matched(old, new):
-        name = _name(now)
+        called = name(now)
         for difference in differing_settings(was.spec, now.spec):
             if difference.matters is Matters.question:
                 raise UserError(
-                    f"{name}: {difference.name} is {difference.one!r} in the baseline and "
+                    f"{called}: {difference.name} is {difference.one!r} in the baseline and "
                     f"{difference.other!r} now",
                     "nothing can be compared; write the baseline anew with --update",
                 )
-            differences.append((name, difference))
+            differences.append((called, difference))
+        if was.clocks != now.clocks:
+            then, here = (" and ".join(entry.clocks[:2]) for entry in (was, now))
+            differences.append((called, Difference("machine", then, here, Matters.clock)))
         for measure in gated:
-            wanted = measure.name == now.spec["headline"] or measure.name in asked
-            if wanted or not measure.score:
-                names.append(name)
+            named = measure.name in asked and measure.name in now.samples.scores
+            if named or not measure.score or measure.name == now.spec["headline"]:
+                names.append(called)
                 found.append(_held(was, now, measure))
     ps = iter(holm([_worse(v.measure, v.test) for v in found if v.test]))
     held = [replace(v, p=next(ps)) if v.test else v for v in found]
-    return Checked([Gate(n, v, outcome(v)) for n, v in zip(names, held, strict=True)], differences)
+    count = len(held)
+    gates = [Gate(n, v, outcome(v, count)) for n, v in zip(names, held, strict=True)]
+    return Checked(gates, differences)
+
+
+def expect(old: Sequence[Entry], specs: Sequence[RunSpec]) -> None:
+    """Raises UserError, before anything is decoded, unless each entry has a run of its task and
+    sampler, and each run an entry."""
+    held = Counter((task, sampler) for task, _, sampler in (entry.key for entry in old))
+    planned = Counter((spec.task, spec.sampler) for spec in specs)
+    for pair in dict.fromkeys((*held, *planned)):
+        if held[pair] != planned[pair]:
+            raise UserError(
+                f"{' '.join(pair)}: {held[pair]} runs in the baseline, {planned[pair]} planned",
+                "mend the recipe, or write the baseline anew with --update",
+            )
 
 
 def _matched(old: Sequence[Entry], new: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
@@ -226,36 +244,33 @@ def _matched(old: Sequence[Entry], new: Sequence[Entry]) -> list[tuple[Entry, En
     for now in new:
         was = next((e for e in left if e.key == now.key), None)
         if was is None:
-            raise unknown("run: no baseline of", _name(now), [_name(e) for e in old])
+            raise unknown("run: no baseline of", name(now), map(name, old))
         left.remove(was)
         found.append((now, was))
     return found
 
 
-def _name(entry: Entry) -> str:
-    task, model, sampler = entry.key
-    return " ".join(dict.fromkeys((task, model, sampler)))
+def name(entry: Entry) -> str:
+    """Its task, its model where that is not the task's own, and its rule."""
+    task, model, _ = entry.key
+    return " ".join([*dict.fromkeys((task, model)), label(rule_of(entry.spec))])
+
+
+def scores(entries: Sequence[Entry]) -> list[str]:
+    """The names of all scores."""
+    return sorted({score for entry in entries for score in entry.samples.scores})
 
 
 def _held(was: Entry, now: Entry, measure: Measure) -> Verdict:
     if measure.name != "seconds":
-        return tested(was.samples(), now.samples(), measure)
+        return tested(was.samples, now.samples, measure)
     n = len(set(was.ids) & set(now.ids))
-    if not (was.seconds and now.seconds):
-        return Verdict(measure, n, why="it was not timed")
-    return Verdict(measure, n, was.seconds, now.seconds, _quotient(was.seconds, now.seconds))
-
-
-def _quotient(old: Interval, new: Interval) -> Test:
-    """Of two ratios that were measured apart: on a logarithmic scale their errors add up."""
-    from scipy.stats import norm
-
-    z = float(norm.ppf(1 - ALPHA / 2))
-    value = math.log(new.value / old.value)
-    width = math.hypot(*(math.log(r.high / r.low) / (2 * z) for r in (old, new)))
-    p = 2 * float(norm.sf(abs(value) / width)) if width else float(value == 0)
-    ends = (math.exp(value + sign * z * width) for sign in (0, -1, 1))
-    return Test(Interval(*ends), p, math.expm1((z + float(norm.ppf(0.8))) * width))
+    sizes = {len(parts) for entry in (was, now) for parts in entry.seconds}
+    if len(sizes) > 1 or min(sizes) < FEWEST:
+        return Verdict(measure, n, why="too few batches to be timed, or not as many as then")
+    # Part i of both is of the same examples, nearly: what is hard in it is in both.
+    test = paired_ratio(*was.seconds, *now.seconds)
+    return Verdict(measure, n, ratio(*was.seconds), ratio(*now.seconds), test)
 
 
 def _loss(measure: Measure, test: Test) -> float:
@@ -264,20 +279,29 @@ def _loss(measure: Measure, test: Test) -> float:
     return -change if measure.up else change
 
 
+def _worst(measure: Measure, test: Test) -> float:
+    """The largest loss that the interval has room for."""
+    worst = test.change.low if measure.up else test.change.high
+    return _loss(measure, test._replace(change=Interval(worst, worst, worst)))
+
+
 def _worse(measure: Measure, test: Test) -> float:
     """The p of a gate, which asks on one side only: is it worse?"""
     return test.p / 2 if _loss(measure, test) > 0 else 1 - test.p / 2
 
 
-def outcome(verdict: Verdict) -> Outcome:
+def outcome(verdict: Verdict, gates: int = 1) -> Outcome:
     """Fails where it is worse beyond chance and by more than the limit.
 
-    What so few examples could never show is no pass: McNemar's test needs 6 flips, so the drop that
-    is allowed must be at least that many examples.
+    It is no pass where a loss of the limit might not have been seen: where the interval reaches
+    beyond it, and so many examples show no change of that size four times in five, or could show
+    none in McNemar's test, corrected for all gates.
     """
     measure, test = verdict.measure, verdict.test
+    needed = math.floor(math.log2(gates / ALPHA)) + 1
     if test is None or verdict.n < FEWEST:
         return "too few"
     if verdict.p is not None and verdict.p < ALPHA and _loss(measure, test) > measure.margin:
         return "fails"
-    return "too few" if measure.score and FEWEST / verdict.n > measure.margin else "passes"
+    shown = max(test.detectable, needed / verdict.n if measure.score else 0.0)
+    return "passes" if min(shown, _worst(measure, test)) <= measure.margin else "too few"

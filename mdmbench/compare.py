@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from mdmbench import floor, rows, samples
 from mdmbench.errors import UserError
 from mdmbench.rows import RULE
-from mdmbench.samples import Samples, common
-from mdmbench.spec import validated
-from mdmbench.store import Run
+from mdmbench.samples import SCORE, Samples, common, paired
+from mdmbench.store import Run, nothing, runs
 from mdmbench.verdicts import Verdict, margins, measures, verdicts
 
-QUESTION = ("task", "task_version", "task file", "task data")
+QUESTION = ("task", "task_version")
 """Where these differ, the examples or their scores are not the same ones."""
 
 
@@ -70,17 +70,18 @@ def compare(one: Run, other: Run, asked: Sequence[str] = ()) -> Comparison:
     both = common(a, b)
     if not len(both[0]):
         raise UserError(f"{one.path} and {other.path} have no example in common", _why(differences))
-    headline = one.spec["headline"]
-    noise = floor.larger(floor.read(one.path), floor.read(other.path))
+    headline, n = one.spec["headline"], both[0].example.nunique()
+    noise = floor.together(floor.read(one.path), floor.read(other.path))
     known = margins(asked, sorted(measures(a, b, noise), key=lambda m: m.name != headline))
     questions = [d for d in differences if d.matters is Matters.question]
     found = (
-        [Verdict(measure, len(both[0]), why=_said(questions[0])) for measure in known]
+        [Verdict(measure, n, why=_said(questions[0])) for measure in known]
         if questions
         else verdicts(a, b, known)
     )
     lost, gained = ([], []) if questions else flips(*both, headline)
-    names = rows.label(rows.rule_of(one)), rows.label(rows.rule_of(other))
+    beside = (samples.example.nunique() - n for samples in (a, b))
+    names = rows.label(rows.rule_of(one.spec)), rows.label(rows.rule_of(other.spec))
     if names[0] == names[1]:
         names = one.path.name, other.path.name
     if names[0] == names[1]:
@@ -89,8 +90,8 @@ def compare(one: Run, other: Run, asked: Sequence[str] = ()) -> Comparison:
         names=names,
         runs=(one, other),
         headline=headline,
-        n=len(both[0]),
-        alone=(len(a) - len(both[0]), len(b) - len(both[0])),
+        n=n,
+        alone=(next(beside), next(beside)),
         verdicts=found,
         lost=lost,
         gained=gained,
@@ -98,28 +99,42 @@ def compare(one: Run, other: Run, asked: Sequence[str] = ()) -> Comparison:
     )
 
 
-def pairs(one: Sequence[Run], other: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Which run goes with which: the only one with the only one, else those of the same settings.
+def pairs(one: Path, other: Path) -> tuple[list[tuple[Run, Run]], list[Run]]:
+    """Which run of A goes with which of B, and the runs that go with none: the only one with the
+    only one, else those of the same settings.
 
-    Raises UserError where there is none.
+    Raises UserError where no two go together.
     """
-    if len(one) == len(other) == 1:
-        return [(one[0], other[0])]
-    settings = [(run, run.spec.get("settings")) for run in other]
-    found = [(a, b) for a in one for b, same in settings if a.spec.get("settings") == same]
+    here, there = runs([one]), runs([other])
+    for path, known in ((one, here), (other, there)):
+        if not known:
+            raise UserError(f"no run in {path}", "name a run folder, or a folder that holds some")
+    for run in (*here, *there):
+        rows.whole(run)
+    if len(here) == len(there) == 1:
+        return [(here[0], there[0])], []
+    found = [(a, b) for a in here for b in _partners(a, there)]
     if not found:
         raise UserError(
-            f"of {len(one)} and {len(other)} runs no two have the same settings",
+            f"{len(here)} runs in {one}, {len(there)} in {other}, and no two of the same settings",
             "name two run folders",
         )
-    return found
+    paired = {run.path for pair in found for run in pair}
+    return found, [run for run in (*here, *there) if run.path not in paired]
+
+
+def _partners(run: Run, others: Sequence[Run]) -> list[Run]:
+    """Those with its settings; where one has its weights and task too, that one alone."""
+    same = [other for other in others if other.spec["settings"] == run.spec["settings"]]
+    return [other for other in same if other.spec == run.spec] or same
 
 
 def flips(one: Samples, other: Samples, score: str) -> tuple[list[str], list[str]]:
     """The examples that lost and those that gained, by name."""
     if score not in one.scores or score not in other.scores:
         return [], []
-    change = other.by_example(other.numbers[score]) - one.by_example(one.numbers[score])
+    before, after = paired(one, other, SCORE + score)
+    change = after - before
     return list(change.index[change < 0]), list(change.index[change > 0])
 
 
@@ -142,7 +157,8 @@ def differing(one: Run, other: Run, a: Samples, b: Samples) -> list[Difference]:
 
 
 def _matters(name: str) -> Matters:
-    if name in QUESTION:
+    # A task's knobs may make other examples under the same ids.
+    if name in QUESTION or name.startswith(("task_knobs.", "task ")):
         return Matters.question
     if name in ("sampler", "sampler file", *RULE) or name.startswith("knobs."):
         return Matters.rule
@@ -150,16 +166,19 @@ def _matters(name: str) -> Matters:
 
 
 def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What can change an answer; knobs one by one, and of a file its content."""
+    """What can change an answer; knobs one by one, and of a file its content, not its place."""
     settings, files = dict(spec["settings"]), dict(spec.get("files", {}))
     for kind in ("knobs", "task_knobs", "model_knobs"):
-        for knob, value in settings.pop(kind).items():
-            settings[f"{kind}.{knob}"] = value
-            if kind == "task_knobs" and knob in files:
-                settings[f"task {knob}"] = files[knob]
-                del settings[f"{kind}.{knob}"]
+        knobs = {f"{kind}.{knob}": value for knob, value in settings.pop(kind).items()}
+        settings |= {name: value for name, value in knobs.items() if value not in (None, "")}
+    for knob in files.keys() - {"task", "sampler"}:
+        settings.pop(f"task_knobs.{knob}", None)
+    contents = {f"task {knob}": files[knob] for knob in files.keys() - {"task", "sampler"}}
+    places = {name: settings[name].rpartition("/")[2] for name in ("task", "sampler")}
     return {
         **settings,
+        **places,
+        **contents,
         "task file": files.get("task"),
         "sampler file": files.get("sampler"),
         "task_version": spec.get("task_version"),
@@ -168,12 +187,10 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(run: Run) -> Samples:
-    validated(run.spec.get("settings", {}))
+    rows.whole(run)
     found = samples.read(run)
     if not len(found):
-        raise UserError(
-            f"{run.path} has no whole record", "run it again: it takes up what is there"
-        )
+        raise nothing(run)
     return found
 
 
@@ -182,5 +199,5 @@ def _said(difference: Difference) -> str:
 
 
 def _why(differences: Sequence[Difference]) -> str:
-    said = [_said(d) for d in differences if d.name in ("seed", *QUESTION)]
+    said = [_said(d) for d in differences if d.matters is Matters.question or d.name == "seed"]
     return "; ".join(said) or "were they run with other --limit or data?"

@@ -116,7 +116,7 @@ def table(run: Run, noise: Noise) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    heading = f"{label(rule_of(run))} \N{MIDDLE DOT} {run.path.name}"
+    heading = f"{label(rule_of(run.spec))} \N{MIDDLE DOT} {run.path.name}"
     found = Table(title=Text(heading), title_justify="left", box=box.SIMPLE_HEAD)
     found.add_column("variation", no_wrap=True)
     for name in ("n", "answers", "lost", "gained", "NFE", *noise.floor):

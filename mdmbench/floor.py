@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import hypot
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -85,5 +86,10 @@ def write(run: Run, noise: Noise) -> None:
 
 
 def larger(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    """Of two runs' floors, what a difference between them has to exceed."""
+    """Of two variations of one run, how far either goes."""
     return {name: max(one.get(name, 0.0), other.get(name, 0.0)) for name in {**one, **other}}
+
+
+def together(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """Of two runs' floors, what a difference between them has to exceed: both are in it."""
+    return {name: hypot(one.get(name, 0.0), other.get(name, 0.0)) for name in {**one, **other}}

@@ -8,12 +8,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from mdmbench import sequential
 from mdmbench.paired import tango
 from mdmbench.rows import Row, grouped, label, rule, title, top1
-from mdmbench.samples import Samples
+from mdmbench.samples import SCORE, Samples, paired
 from mdmbench.stats import Interval
 from mdmbench.store import Run
-from mdmbench.verdicts import Measure, Verdict, tested
+from mdmbench.verdicts import Verdict, quality, tested
 
 
 def frontier(group: Sequence[Row]) -> list[Row]:
@@ -73,36 +74,48 @@ class Saving:
         )
 
 
-def savings(rows: Sequence[Row], known: Mapping[Path, Samples], margin: float) -> list[Saving]:
+def savings(
+    rows: Sequence[Row], known: Mapping[Path, Samples], margin: float, early: bool = False
+) -> list[Saving]:
     """A saving for each rule that has a baseline among the rows.
 
     A rule's runs are tested from the most careful to the boldest, until one cannot be shown to
     lose less than the margin: in this order each test keeps its 95 % (fixed-sequence testing,
-    Maurer et al. 1995), however many runs there are.
+    Maurer et al. 1995), however many runs the rule has. Rules are not corrected for each other.
+
+    early  the runs may have stopped when they looked good: the test is one that allows for it
+           (`sequential.verdict`)
     """
     found = []
     for group in grouped(rows):
         runs = {row.run: Run(row.run) for row in group}
         for name in dict.fromkeys(rule(row) for row in group if not row.baseline):
             curve = [r for r in group if rule(r) == name and r.nfe and not r.baseline]
-            base = top1(runs[curve[0].run], list(runs.values())) if curve else None
-            if base:
-                careful_first = sorted(curve, key=_calls, reverse=True)
-                found.append(_boldest(careful_first, known, known[base.path], margin))
+            careful_first = sorted(curve, key=_calls, reverse=True)
+            bases = ((row, top1(runs[row.run], list(runs.values()))) for row in careful_first)
+            pairs = [(row, known[base.path]) for row, base in bases if base]
+            if pairs:
+                found.append(_boldest(pairs, known, margin, early))
     return found
 
 
 def _boldest(
-    curve: Sequence[Row], known: Mapping[Path, Samples], base: Samples, margin: float
+    curve: Sequence[tuple[Row, Samples]], known: Mapping[Path, Samples], margin: float, early: bool
 ) -> Saving:
-    first = curve[0]
-    quality = Measure(first.headline, first.headline, margin, up=True, score=True)
+    """Of rows with their baselines, the most careful first."""
+    first, _ = curve[0]
     best: Row | None = None
     shown: Verdict | None = None
-    for row in curve:
-        verdict = tested(base, known[row.run], quality)
+    for row, base in curve:
+        verdict = tested(base, known[row.run], quality(row.headline, margin))
         shown = shown or verdict
-        if verdict.test is None or verdict.test.change.low < -margin:
+        if verdict.test is None:
+            break
+        if early:
+            enough = _within(base, known[row.run], row.headline, margin)
+        else:
+            enough = verdict.test.change.low >= -margin
+        if not enough:
             break
         best, shown = row, verdict
     assert shown
@@ -117,16 +130,27 @@ def _boldest(
     )
 
 
+def _within(base: Samples, own: Samples, headline: str, margin: float) -> bool:
+    """Whether the loss is below the margin, whenever and why ever the runs have stopped."""
+    before, after = paired(base, own, SCORE + headline)
+    change = after - before
+    ordered = change.loc[sorted(change.index, key=sequential.place)]
+    return sequential.verdict(ordered.tolist(), margin) == "within"
+
+
 def lines(rows: Sequence[Row], found: Sequence[Saving]) -> Iterator[str]:
     """What to say below a table."""
     for group in grouped(rows):
         yield f"{title(group)}: frontier, the cheapest first"
-        yield f"  {'  <  '.join(map(_short, frontier(group)))}"
+        most = max(row.n for row in group)
+        yield f"  {'  <  '.join(_short(row, most) for row in frontier(group))}"
         yield from (f"  {saving}" for saving in found if saving.group == group[0].group)
 
 
-def _short(row: Row) -> str:
-    return f"{label(row)} ({100 * _score(row):.1f} % at {_calls(row):.1f})"
+def _short(row: Row, most: int) -> str:
+    """Runs that stopped early are of other examples than those that went on."""
+    fewer = f", n={row.n}" if row.n < most else ""
+    return f"{label(row)} ({100 * _score(row):.1f} % at {_calls(row):.1f}{fewer})"
 
 
 def document(rows: Sequence[Row], found: Sequence[Saving]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -69,11 +70,16 @@ class Job:
         """Where the user says nothing: texts are longer than puzzles, and their models larger."""
         return 8 if isinstance(self.codec, Text) else 64
 
-    def records(self, examples: Sequence[Item], batch_size: int) -> Iterator[Record]:
-        """A record for each example, in the order in which their scores are known."""
+    def records(
+        self, examples: Sequence[Item], batch_size: int, more: Callable[[], bool]
+    ) -> Generator[Record]:
+        """A record for each example, in the order in which their scores are known.
+
+        Once `more` says no, only those under way are finished.
+        """
         batch_size = min(batch_size, len(examples))
         scoring: dict[Future[Scored], tuple[Item, Record]] = {}
-        for record, item, answer in self._answers(examples, batch_size):
+        for record, item, answer in self._answers(examples, batch_size, more):
             scoring[self.workers.submit(self.judge, self.task, item, answer)] = item, record
             yield from _scored(scoring)
             # What is not scored is not on the disk, and would be lost if the run were killed.
@@ -85,7 +91,7 @@ class Job:
             yield from _scored(scoring)
 
     def _answers(
-        self, items: Sequence[Item], batch_size: int
+        self, items: Sequence[Item], batch_size: int, more: Callable[[], bool]
     ) -> Iterator[tuple[Record, Item, Any]]:
         """Records without scores, with what is to be scored."""
         by_id = {item.id: item for item in items}
@@ -107,7 +113,7 @@ class Job:
         done = decode(
             self.model,
             self.sampler,
-            canvases.values(),
+            takewhile(lambda _: more(), canvases.values()),
             batch_size=batch_size,
             decoding=self.decoding,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from mdmbench import sequential
 from mdmbench.store import Record
 from mdmbench.verdicts import ALPHA
 
+Floats = NDArray[np.float64]
+
 TURN = 16
 """Examples that a run of a sweep makes before the others have made as many."""
 
@@ -21,17 +24,21 @@ TURN = 16
 class Progress:
     """How far a run is.
 
-    ids       of all its examples, in the order in which they are decoded
+    ids       of all its records, in the order in which they are decoded
+    examples  what each is a sample of; samples of one example stand together
     baseline  the run that it is compared with, where that is made too
+    closed    takes in no more examples; those under way are finished
     score     float64 [n], the headline scores in the order of `ids`; NaN: not known yet
     nfe       float64 [n], the same
     """
 
     headline: str
     ids: Sequence[str]
+    examples: Sequence[str]
     baseline: Progress | None = None
-    score: NDArray[np.float64] = field(init=False)
-    nfe: NDArray[np.float64] = field(init=False)
+    closed: bool = False
+    score: Floats = field(init=False)
+    nfe: Floats = field(init=False)
     done: int = 0
 
     def __post_init__(self) -> None:
@@ -55,9 +62,26 @@ class Progress:
         return len(self.ids) - self.done
 
     @property
+    def prefix(self) -> int:
+        """Records up to the first that is missing or has no score. Easy examples are done first,
+        so what lies behind it is no fair sample."""
+        missing = np.flatnonzero(~np.isfinite(self.nfe + self.score))
+        return int(missing[0]) if len(missing) else len(self.ids)
+
+    @property
     def cost(self) -> float:
         """Mean NFE so far; 0 before the first example, so that every run is tried."""
-        return float(np.nanmean(self.nfe)) if self.done else 0.0
+        return float(self.nfe[: self.prefix].mean()) if self.prefix else 0.0
+
+    def changes(self, base: Progress) -> Floats:
+        """Score minus that of `base`: of each example that both have whole, the mean of its
+        samples."""
+        n = min(self.prefix, base.prefix)
+        while 0 < n < len(self.ids) and self.examples[n] == self.examples[n - 1]:
+            n -= 1
+        change = zip(self.examples[:n], self.score[:n] - base.score[:n], strict=True)
+        groups = ([c for _, c in same] for _, same in groupby(change, key=lambda pair: pair[0]))
+        return np.array([np.mean(group) for group in groups])
 
 
 class Turn(NamedTuple):
@@ -83,8 +107,8 @@ def together(runs: Sequence[Progress]) -> Turn | None:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rounds of TURN examples, in each the cheapest run first; runs that a cheaper one beats wait
-    until all others are done. Stopped at any time it leaves an even picture behind.
+    """Rounds of TURN examples, or of a batch where that is more; in each the cheapest run first,
+    and runs that a cheaper one beats wait until all others are done.
 
     margin  a run stops as soon as its loss of quality against its baseline is shown to be below
             or beyond this (`sequential.verdict`); None: never
@@ -96,8 +120,15 @@ class Sweep:
         going = [run for run in runs if run.left and not self._settled(run, runs)]
         if not going:
             return None
-        tried = [run for run in runs if run.done]
-        who = min(going, key=lambda r: (_beaten(r, tried), r.done // TURN, r.cost))
+        who = min(
+            going,
+            key=lambda r: (
+                _beaten(r, runs),
+                r.done // TURN,
+                not r.done and _needed(r, runs),
+                r.cost,
+            ),
+        )
         return Turn(who, min(len(who.ids), (who.done // TURN + 1) * TURN))
 
     def _settled(self, run: Progress, runs: Sequence[Progress]) -> bool:
@@ -108,21 +139,25 @@ class Sweep:
     def _decided(self, run: Progress) -> bool:
         if self.margin is None or run.baseline is None:
             return False
-        change = run.score - run.baseline.score
-        # Easy examples are done first: what counts are those up to the first that is missing.
-        missing = np.flatnonzero(np.isnan(change))
-        known = change[: missing[0]] if len(missing) else change
-        return sequential.verdict(known.tolist(), self.margin) is not None
+        return sequential.verdict(run.changes(run.baseline), self.margin) is not None
 
 
-def _beaten(run: Progress, others: Sequence[Progress]) -> bool:
-    """Whether a cheaper run is better beyond chance (exact McNemar on whole scores)."""
-    return any(other.cost < run.cost and _better(other, run) for other in others)
+def _needed(run: Progress, runs: Sequence[Progress]) -> bool:
+    """Whether it is a baseline, which is dear: it is tried last."""
+    return any(other.baseline is run for other in runs)
+
+
+def _beaten(run: Progress, runs: Sequence[Progress]) -> bool:
+    """Whether a cheaper run is better beyond chance. A baseline is not: the others need it."""
+    return not _needed(run, runs) and any(
+        0 < other.cost < run.cost and _better(other, run) for other in runs
+    )
 
 
 def _better(one: Progress, other: Progress) -> bool:
+    """By McNemar's exact test."""
     from scipy.stats import binom
 
-    change = one.score - other.score
+    change = one.changes(other)
     won, lost = int((change > 0).sum()), int((change < 0).sum())
-    return won > lost and 2 * float(binom.sf(won - 1, won + lost, 0.5)) < ALPHA
+    return 2 * float(binom.sf(won - 1, won + lost, 0.5)) < ALPHA

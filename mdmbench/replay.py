@@ -15,7 +15,7 @@ from mdmbench.base import NEVER, Example, Grid, PuzzleTask, Question
 from mdmbench.errors import UserError, reason
 from mdmbench.items import known_items
 from mdmbench.spec import RunSpec, validated
-from mdmbench.store import Record, Run, runs
+from mdmbench.store import Record, Run, nothing, runs
 
 if TYPE_CHECKING:
     from mdmbench.job import AnyTask, Item
@@ -108,17 +108,11 @@ def find(run: Run, name: str) -> str:
             f"write more of the id: {some}{', ...' * (len(fitting) > SOME)}",
         )
     if not first:
-        raise UserError(
-            f"{run.path} has no whole record", "run it again: it takes up what is there"
-        )
+        raise nothing(run)
     near = get_close_matches(name, first, n=SOME, cutoff=0.4) or first[:SOME]
     raise UserError(
         f"{run.path} has no example {name!r}", f"there are, for example, {', '.join(near)}"
     )
-
-
-def empty(run: Run) -> UserError:
-    return UserError(f"{run.path} has no whole record", "run the same command again")
 
 
 def one(run: Run, id: str) -> Replay:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdmbench import floor, samples
-from mdmbench.errors import unknown
-from mdmbench.samples import PARTS, Samples, common, timed
+from mdmbench.errors import UserError, unknown
+from mdmbench.samples import PARTS, SCORE, Samples, common, timed
 from mdmbench.spec import RunSpec, validated
 from mdmbench.stats import Interval, mean, pass_at_k, ratio, resampled
 from mdmbench.store import Run
@@ -110,12 +110,23 @@ def split(runs: Sequence[Run], by: str) -> list[Row]:
     ]
 
 
+def whole(run: Run) -> None:
+    """Raises UserError unless the run's spec.json says all that is read of it."""
+    settings = run.spec.get("settings")
+    named = isinstance(settings, dict) and set(RunSpec.model_fields) <= settings.keys()
+    if not named or not isinstance(run.spec.get("headline"), str):
+        raise UserError(
+            f"{run.path}/spec.json is not a run's settings", "was it written by another version?"
+        )
+    validated(run.spec["settings"])
+
+
 def tabled(runs: Sequence[Run], known: Mapping[Path, Samples]) -> list[Row]:
     """The rows of runs that have been read."""
     groups: dict[str, list[Run]] = {}
     for path, run in sorted({run.path: run for run in runs}.items()):
         if len(known[path]):
-            validated(run.spec.get("settings", {}))
+            whole(run)
             groups.setdefault(group(run), []).append(run)
     found: list[Row] = []
     for name, members in groups.items():
@@ -192,9 +203,9 @@ def _row(run: Run, group: str, known: Mapping[Path, Samples], base: Run | None) 
 
 def _scores(own: Samples) -> dict[str, Interval | None]:
     """By name; where examples have several samples, pass@1 comes with pass@k (2107.03374)."""
-    found = {name: _interval(mean, own.averaged(name)) for name in own.scores}
+    found = {name: _interval(mean, own.averaged(SCORE + name)) for name in own.scores}
     if "pass@1" in own.scores:
-        passed = own.numbers["pass@1"].dropna()
+        passed = own.numbers[SCORE + "pass@1"].dropna()
         counts = passed.groupby(own.example.loc[passed.index]).agg(["count", "sum"])
         for k in PASS_AT:
             enough = counts[counts["count"] >= k].itertuples(index=False)
@@ -228,10 +239,10 @@ def _seconds(own: Samples) -> dict[str, float | None]:
 
 
 def _inside(run: Run, base: Run, known: Mapping[Path, Samples]) -> frozenset[str]:
-    """The measures that differ by no more than the larger floor of the two."""
-    limits = floor.larger(floor.read(run.path), floor.read(base.path))
+    """The measures that differ by no more than the noise of the two."""
+    limits = floor.together(floor.read(run.path), floor.read(base.path))
     old, new = known[base.path], known[run.path]
-    asked = [measure for measure in measures(old, new, limits) if measure.floor]
+    asked = [m for m in measures(old, new, limits) if m.name in limits]
     moves = {measure: moved(old, new, measure) for measure in asked}
     return frozenset(m.name for m, move in moves.items() if move and inside(move.value, m))
 
@@ -258,8 +269,9 @@ class Rule(NamedTuple):
     settings: dict[str, Any]
 
 
-def rule_of(run: Run) -> Rule:
-    settings = run.spec["settings"]
+def rule_of(spec: Mapping[str, Any]) -> Rule:
+    """Of what a run's spec.json says."""
+    settings = spec["settings"]
     return Rule(settings["sampler"], settings["knobs"], _changed(settings))
 
 

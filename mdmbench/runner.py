@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
-from hashlib import sha256
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -16,8 +16,9 @@ from mdmbench.job import Item, Job, Jobs
 from mdmbench.pace import Pace, Progress, together
 from mdmbench.rows import group, top1
 from mdmbench.scoring.sandbox import Sandbox
+from mdmbench.sequential import place
 from mdmbench.spec import RunSpec
-from mdmbench.store import Record, Run, digest
+from mdmbench.store import Append, Record, Run, digest
 
 SYNC_SECONDS = 1.0
 """Finished examples wait at most this long for the disk."""
@@ -31,8 +32,14 @@ def as_given(items: Sequence[Item]) -> Sequence[Item]:
 
 
 def shuffled(items: Sequence[Item]) -> Sequence[Item]:
-    """An order that says nothing of what they are like, as a test that stops early needs it."""
-    return sorted(items, key=lambda item: sha256(item.id.encode()).digest())
+    """An order that says nothing of what they are like, as a test that stops early needs it;
+    samples of one example stay together."""
+    return sorted(items, key=lambda item: place(sampled(item)))
+
+
+def sampled(item: Item) -> str:
+    """What an item is a sample of."""
+    return str(item.meta.get("example", item.id))
 
 
 class Runner:
@@ -53,14 +60,13 @@ class Runner:
         self.device, self.observer, self.order = device, observer, order
         self.jobs = Jobs(limit, device, sandbox)
 
-    def run(self, specs: Sequence[RunSpec], pace: Pace = together) -> dict[Path, set[str]]:
-        """The folder of each spec's run and the ids that were asked for, complete as far as `pace`
-        lets them come.
+    def run(self, specs: Sequence[RunSpec], pace: Pace = together) -> list[tuple[Path, set[str]]]:
+        """For each spec its run's folder and the ids that were asked for, complete as far as `pace`
+        lets them come. Settings that differ on paper may turn out to be the same run.
 
         All specs are checked before the first one starts.
         """
         made = [self.jobs.make(spec) for spec in specs]
-        # Settings that differ on paper may turn out to be the same run.
         jobs = {digest(job.stored): job for job in made}
         folders = {name: self.folder(job) for name, job in jobs.items()}
         known = {name: self._progress(job, folders[name]) for name, job in jobs.items()}
@@ -70,60 +76,89 @@ class Runner:
                 known[name].baseline = known[digest(other.spec)]
         with ExitStack() as stack:
             stack.enter_context(self.jobs.workers)
+            buffers = {name: Buffer() for name in jobs}
             going = {
-                name: stack.enter_context(closing(self.complete(job, folders[name], known[name])))
+                name: stack.enter_context(
+                    closing(self.complete(job, folders[name], known[name], buffers[name]))
+                )
                 for name, job in jobs.items()
                 if known[name].left
             }
             while turn := pace(list(known.values())):
                 name = next(name for name, progress in known.items() if progress is turn.who)
+                single = turn.until == turn.who.done + 1
                 while turn.who.done < turn.until:
                     next(going[name], None)
-        return {folders[name].path: set(progress.ids) for name, progress in known.items()}
+                for owner, buffer in buffers.items():
+                    # After a long turn it may be long until the next.
+                    buffer.flush(SYNC_SECONDS if single or owner != name else 0)
+            # What is under way is finished, or the easy ones would be all that is left behind.
+            for name, rest in going.items():
+                known[name].closed = True
+                deque(rest, maxlen=0)
+        names = [digest(job.stored) for job in made]
+        return [(folders[name].path, set(known[name].ids)) for name in names]
 
     def folder(self, job: Job) -> Run:
         return Run.create(self.out, job.label, job.stored)
 
     def _progress(self, job: Job, run: Run) -> Progress:
-        progress = Progress(job.task.headline, [item.id for item in self.order(job.examples)])
+        items = self.order(job.examples)
+        ids, examples = [item.id for item in items], list(map(sampled, items))
+        progress = Progress(job.task.headline, ids, examples)
         for record in run.records():
             progress.add(record)
         return progress
 
-    def complete(self, job: Job, run: Run, progress: Progress) -> Generator[None]:
-        """Makes the records that a job's run does not have, and adds each to `progress`.
+    def complete(self, job: Job, run: Run, progress: Progress, buffer: Buffer) -> Generator[None]:
+        """Makes the records that a job's run does not have; each is added to `progress`, and goes
+        to the disk by way of `buffer`.
 
         Closed early it leaves a whole run behind, which the same command completes.
         """
         sandbox = job.judge.sandbox
         where = environment.describe(self.device, sandbox.name if sandbox else None)
-        with run.writing(where) as append:
+        with run.writing(where) as append, buffer.to(append):
             # Asked again now that nobody else can add to the run.
             for record in run.records():
                 progress.add(record)
             todo = [item for item in self.order(job.examples) if not progress.has(item.id)]
             if todo:
-                made = job.records(todo, self.batch_size or job.usual_batch_size)
-                with closing(flushing(made, append)) as flushed:
-                    for record in flushed:
+                size = self.batch_size or job.usual_batch_size
+                made = job.records(todo, size, lambda: not progress.closed)
+                with closing(made):
+                    for record in made:
+                        buffer.add(record)
                         progress.add(record)
                         self.observer(job.label, progress.done, len(progress.ids))
                         yield
-        assert not progress.left
+        assert progress.closed or not progress.left
 
 
-def flushing(
-    records: Iterator[Record], append: Callable[[Sequence[Record]], None]
-) -> Generator[Record]:
-    """The records, handed to the disk every SYNC_SECONDS and, whatever happens, at the end."""
-    waiting: list[Record] = []
-    last = time.monotonic()
-    try:
-        for record in records:
-            waiting.append(record)
-            if time.monotonic() - last > SYNC_SECONDS:
-                batch, waiting, last = waiting, [], time.monotonic()
-                append(batch)
-            yield record
-    finally:
-        append(waiting)
+class Buffer:
+    """Records on their way to the disk."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Record] = []
+        self._since = 0.0
+        self._append: Append
+
+    @contextmanager
+    def to(self, append: Append) -> Iterator[None]:
+        """Whatever happens, what has been added is handed over in the end."""
+        self._append = append
+        try:
+            yield
+        finally:
+            self.flush()
+
+    def add(self, record: Record) -> None:
+        self._since = self._since if self._waiting else time.monotonic()
+        self._waiting.append(record)
+        self.flush(SYNC_SECONDS)
+
+    def flush(self, age: float = 0) -> None:
+        """Hands the records over if the first has waited for `age` seconds."""
+        if self._waiting and time.monotonic() - self._since >= age:
+            waiting, self._waiting = self._waiting, []
+            self._append(waiting)

@@ -5,7 +5,6 @@ Records are read one at a time, so a run may have millions.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from math import inf, nan
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
+from mdmbench.errors import UserError
 from mdmbench.store import Record, Run
 
 if TYPE_CHECKING:
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 COUNTS = ("nfe", "nfe_until", "length", "filled", "forward_tokens", "forced", "bound_spent")
 PARTS = ("model", "sampler", "host")
 """Columns of seconds; `decode` is their sum."""
+SCORE = "score."
+"""What the columns of scores begin with: a task may call its scores as it likes."""
 
 
 @dataclass(frozen=True)
 class Samples:
     """One entry a record, in the order of their ids.
 
-    numbers  float64 columns COUNTS, PARTS, decode, and one a score, by the score's name; indexed
-             by id; NaN where a record has no such value
+    numbers  float64 columns COUNTS, PARTS, decode, and SCORE + name for each score; indexed by
+             id; NaN where a record has no such value
     example  what each record is a sample of: samples of one example are not independent
     clock    what seconds can be compared with: those of the same clock
     value    of the property that was asked for; None where a record has none
@@ -80,19 +82,23 @@ def read(run: Run, by: str = "", only: Container[str] | None = None) -> Samples:
             continue
         for name in COUNTS:
             value = getattr(record, name)
-            columns[name].append(nan if value is None else value)
+            try:
+                columns[name].append(nan if value is None else value)
+            except OverflowError:
+                raise UserError(f"{run.path}: {name} of {record.id} is out of range") from None
         for name in PARTS:
             columns[name].append(getattr(record.seconds, name))
         for name in record.scores.keys() - scores.keys():
             scores[name] = array("d", [nan] * len(texts["id"]))
-        for name, found in scores.items():
-            found.append(record.scores.get(name, nan))
+        for name, values in scores.items():
+            values.append(record.scores.get(name, nan))
         texts["id"].append(record.id)
         texts["example"].append(example(record))
         clock = clocks[record.session] if record.session < len(clocks) else "unknown"
         texts["clock"].append(intern(f"{clock}, batch size {record.batch_size}"))
         texts["value"].append(record.meta.get(by))
-    return made(texts.pop("id"), {**columns, **dict(sorted(scores.items())), **texts})
+    named = {SCORE + name: scores[name] for name in sorted(scores)}
+    return made(texts.pop("id"), {**columns, **named, **texts})
 
 
 def made(ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Samples:
@@ -106,7 +112,7 @@ def made(ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Samples:
         "value": [None] * len(ids),
     }
     texts = {name: columns.get(name, same[name]) for name in same}
-    scores = tuple(name for name in columns if name not in (*COUNTS, *PARTS, *texts))
+    scores = tuple(name for name in columns if name.startswith(SCORE))
     numbers = DataFrame(
         {name: columns.get(name, nan) for name in (*COUNTS, *PARTS, *scores)},
         index=index,
@@ -114,7 +120,8 @@ def made(ids: Sequence[str], columns: Mapping[str, Sequence[Any]]) -> Samples:
     )
     numbers["decode"] = numbers[list(PARTS)].sum(axis=1)
     rest = {name: Series(list(of), index=index, dtype="object") for name, of in texts.items()}
-    whole = Samples(numbers, **rest, scores=scores).only(~index.duplicated("last"))
+    names = tuple(name.removeprefix(SCORE) for name in scores)
+    whole = Samples(numbers, **rest, scores=names).only(~index.duplicated("last"))
     # A resampled interval must not depend on the order in which examples finished.
     return whole.only(sorted(whole.numbers.index))
 
@@ -123,6 +130,19 @@ def common(one: Samples, other: Samples) -> tuple[Samples, Samples]:
     """Both, cut to the records that both have."""
     both = one.numbers.index.intersection(other.numbers.index, sort=False)
     return one.only(both), other.only(both)
+
+
+def paired(one: Samples, other: Samples, column: str) -> tuple[Series[float], Series[float]]:
+    """A column of both by example, of the records that have a number in both.
+
+    By record first: a sample without a number must not change the mean of one side alone.
+    """
+    one, other = common(one, other)
+    pair = [samples.numbers[column] for samples in (one, other)]
+    if column == "nfe_until":
+        pair = [v.fillna(s.numbers["nfe"]) for v, s in zip(pair, (one, other), strict=True)]
+    known = (pair[0].abs() < inf) & (pair[1].abs() < inf)
+    return one.by_example(pair[0][known]), other.by_example(pair[1][known])
 
 
 def timed(one: Samples, other: Samples) -> tuple[Samples, Samples]:
@@ -139,4 +159,6 @@ def example(record: Record) -> str:
 
 
 def _clock(environment: Mapping[str, Any]) -> str:
-    return json.dumps([environment.get(k) for k in ("device", "gpu", "processor", "threads")])
+    named = ("device", "gpu", "processor")
+    found = [str(environment[name]) for name in named if environment.get(name)]
+    return ", ".join([*found, f"{environment.get('threads', 'unknown')} threads"])

@@ -19,8 +19,8 @@ from rich.text import Text
 from mdmbench.base import NEVER
 from mdmbench.errors import UserError
 from mdmbench.frame import MASK, RAMP, By, Frame, plain
-from mdmbench.replay import Replay, empty
-from mdmbench.store import Run
+from mdmbench.replay import Replay
+from mdmbench.store import Run, nothing
 
 FIRST, LAST = 10, 5
 """Steps that a long list keeps at its ends."""
@@ -144,7 +144,7 @@ def listing(run: Run) -> Group:
     """
     records = list(islice(run.records(), LISTED + 1))
     if not records:
-        raise empty(run)
+        raise nothing(run)
     headline = run.spec.get("headline", "")
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("example", overflow="fold")

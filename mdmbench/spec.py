@@ -134,7 +134,8 @@ def recipe(path: Path) -> Recipe:
     if limit is not None and (type(limit) is not int or limit < 1):
         raise UserError(f"{path}: limit is {limit!r}", "it is a number of examples")
     runs = found.get("runs", [])
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+    some = isinstance(runs, list) and all(isinstance(run, dict) for run in runs)
+    if not some or ("runs" in found and not runs):
         raise UserError(f"{path}: runs is no list of settings", "write `runs:` and `- sampler: eb`")
     if reference is not None and not isinstance(reference, dict):
         raise UserError(f"{path}: reference is {reference!r}", "write {sampler: topk, k: 8}")

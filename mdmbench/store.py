@@ -217,6 +217,10 @@ def reporting(path: Path) -> Iterator[None]:
         ) from error
 
 
+def nothing(run: Run) -> UserError:
+    return UserError(f"{run.path} has no whole record", "the command that made it goes on with it")
+
+
 def runs(paths: Iterable[Path]) -> list[Run]:
     """The runs in the given folders: each is a run, or holds some."""
     found: list[Run] = []

@@ -24,7 +24,7 @@ from mdmbench.job import AnyTask, Job
 from mdmbench.runner import Order, Runner, as_given, shuffled
 from mdmbench.scoring.sandbox import Sandbox
 from mdmbench.spec import RunSpec, validated
-from mdmbench.store import Run
+from mdmbench.store import Run, nothing
 
 ORDERS: Mapping[str, Order] = {
     "as-given": as_given,
@@ -56,14 +56,13 @@ def variations(run: Run, asked: Mapping[str, Sequence[str]]) -> list[Variation]:
     """
     sizes = [record.batch_size for record in run.records()]
     if not sizes:
-        raise UserError(
-            f"{run.path} has no whole record", "run it again: it takes up what is there"
-        )
+        raise nothing(run)
     devices = [entry["device"] for entry in run.environments() if "device" in entry]
     usual = {
         "batch-size": str(mode(sizes)),
         "device": devices[-1] if devices else "auto",
         "order": "as-given",
+        "dtype": str(run.spec.get("settings", {}).get("dtype")),
     }
     if not any(asked.values()):
         asked = {"batch-size": ["2" if mode(sizes) == 1 else "1"], "order": ["reversed"]}
@@ -84,6 +83,8 @@ def _variation(
         raise UserError(f"batch size {size!r}", "it is a number of examples, at least 1")
     if order not in ORDERS:
         raise unknown("order", order, ORDERS)
+    if value == usual[what]:
+        raise UserError(f"{what} {value} is that of the run itself", "name another")
     return Variation(
         name=f"{what}-{value}".replace(":", "-"),
         spec=validated({**settings, **({"dtype": value} if what == "dtype" else {})}),

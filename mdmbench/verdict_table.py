@@ -25,14 +25,15 @@ SIGNS = {
 STYLES = {Mark.better: "green", Mark.worse: "bold red", Mark.undecided: "yellow"}
 LEGEND = (
     "[low, high] is the 95 % interval; p is corrected for all rows together (Holm). better, worse: "
-    "p < 0.05; same: the whole interval lies within the margin; undecided: neither. Shows: the "
+    "p < 0.05, and of seconds a change of more than 25 %, as machines drift between runs; "
+    "same: the whole interval lies within the margin; undecided: neither. Shows: the "
     "smallest change that so many examples bring to light four times in five."
 )
 OUTCOMES = {"passes": "green", "too few": "yellow", "fails": "bold red"}
 GATES = (
-    "fails: worse with p < 0.05 (corrected for all gates together) and by more than the limit. "
-    "seconds: of the rule over the reference rule's, both measured in this run. Too few: so many "
-    "examples could not show a drop of the limit even if all that change were lost."
+    "fails: worse with p < 0.05 (one-sided, corrected for all gates together) and by more than the "
+    "limit. Too few: a loss of the limit is not excluded, and so many examples would not show it. "
+    "seconds: of the rule over the reference rule's, both measured in this run."
 )
 HEAD = ("measure", "n", "A", "B", "change", "p", "margin", "shows", "mark")
 
@@ -121,7 +122,9 @@ def signed(value: float) -> str:
 
 
 def _size(measure: Measure, share: float) -> str:
-    return f"{100 * share:.3g}" + ("" if measure.score else " %")
+    if not isfinite(share):
+        return "-"
+    return f"{round(100 * share, 6):.3g}" + ("" if measure.score else " %")
 
 
 def _p(p: float) -> str:
@@ -137,8 +140,9 @@ def _below(comparison: Comparison, most: int) -> list[str]:
     ]
     for word, ids in (("lost", comparison.lost), ("gained", comparison.gained)):
         if ids:
-            shown = ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if ids[most:] else "")
-            lines.append(f"{len(ids)} of {comparison.n} {word} {comparison.headline}: {shown}")
+            more = f" and {len(ids) - most} more" if ids[most:] else ""
+            shown = f": {', '.join(ids[:most])}{more}" if most else ""
+            lines.append(f"{len(ids)} of {comparison.n} {word} {comparison.headline}{shown}")
     lines += [f"{d.name}: {d.one!r} / {d.other!r} ({d.matters})" for d in comparison.differences]
     return lines
 
@@ -191,6 +195,8 @@ def gates_document(checked: Checked) -> dict[str, Any]:
     gates = [
         {"run": gate.name, "outcome": gate.outcome, **plain(gate.verdict)} for gate in checked.gates
     ]
+    for gate in gates:
+        del gate["mark"]
     differences = [
         {"run": name, "name": d.name, "baseline": d.one, "now": d.other}
         for name, d in checked.differences

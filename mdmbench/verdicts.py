@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mdmbench.errors import UserError, unknown
 from mdmbench.paired import FEWEST
-from mdmbench.samples import Samples, common, timed
+from mdmbench.samples import SCORE, Samples, common, paired, timed
 from mdmbench.stats import Interval, Test, holm, mean, paired_means, paired_ratio, ratio
 
 if TYPE_CHECKING:
-    from pandas import Series
+    pass
 
 ALPHA = 0.05
 
@@ -53,10 +53,15 @@ COSTS = (
     Measure("nfe_until", "nfe_until", 0.02),
     Measure("tpf", "length", 0.02, bottom="nfe", up=True),
     Measure("forward_tokens", "forward_tokens", 0.02),
-    Measure("seconds", "decode", 0.05),
+    Measure("seconds", "decode", 0.05, floor=0.25),
 )
 POINT = 0.01
 """The margin of a score: one point of per cent."""
+
+
+def quality(score: str, margin: float = POINT) -> Measure:
+    """The measure of a score."""
+    return Measure(score, SCORE + score, margin, up=True, score=True)
 
 
 @dataclass(frozen=True)
@@ -82,11 +87,11 @@ def measures(
     one: Samples, other: Samples, floor: Mapping[str, float] = MappingProxyType({})
 ) -> list[Measure]:
     """All that two runs can be compared by, scores first; `floor` is theirs, by measure."""
-    names = [name for name in one.scores if name in other.scores]
+    names = dict.fromkeys((*one.scores, *other.scores))
     ends = one.numbers["nfe_until"].notna().any() and other.numbers["nfe_until"].notna().any()
     costs = [cost for cost in COSTS if ends or cost.name != "nfe_until"]
-    found = [*(Measure(name, name, POINT, up=True, score=True) for name in names), *costs]
-    return [replace(measure, floor=floor.get(measure.name, 0.0)) for measure in found]
+    found = [*map(quality, names), *costs]
+    return [replace(measure, floor=floor.get(measure.name, measure.floor)) for measure in found]
 
 
 def verdicts(one: Samples, other: Samples, asked: Sequence[Measure]) -> list[Verdict]:
@@ -102,12 +107,18 @@ def marked(found: Sequence[Verdict]) -> list[Verdict]:
 
 def tested(one: Samples, other: Samples, measure: Measure) -> Verdict:
     """The measure of two runs on the examples they share, without a mark yet."""
+    for samples, name in ((one, "A"), (other, "B")):
+        if measure.score and measure.name not in samples.scores:
+            return Verdict(measure, 0, why=f"{name} has no such score")
+    total = common(one, other)[0].example.nunique()
     one, other = _counted(one, other, measure)
-    if measure.name == "seconds" and not len(one):
-        return Verdict(measure, 0, why="no example was timed in both on the same machine")
+    if measure.name == "seconds":
+        total = one.example.nunique()
+        if not total:
+            return Verdict(measure, 0, why="no example was timed in both on the same machine")
     a, b, c, d = _columns(one, other, measure)
     n = len(a)
-    lost = one.example.nunique() - n
+    lost = total - n
     why = f"{lost} of {n + lost} examples have no number" if lost else ""
     if not n:
         return Verdict(measure, 0, why=why or "no example has it in both")
@@ -133,6 +144,8 @@ class Move(NamedTuple):
 
 def moved(one: Samples, other: Samples, measure: Measure) -> Move | None:
     """On the examples that both have a number for; None where there is no such change."""
+    if measure.score and not (measure.name in one.scores and measure.name in other.scores):
+        return None
     a, b, c, d = map(np.asarray, _columns(*_counted(one, other, measure), measure))
     if measure.score:
         parts = (b - a) / max(1, len(a))
@@ -164,20 +177,10 @@ def _counted(one: Samples, other: Samples, measure: Measure) -> tuple[Samples, S
 
 def _columns(one: Samples, other: Samples, measure: Measure) -> list[list[float]]:
     """A's and B's tops, then their bottoms, by example."""
-    tops = [series.tolist() for series in _pair(one, other, measure.top)]
+    tops = [series.tolist() for series in paired(one, other, measure.top)]
     if not measure.bottom:
         return [*tops, *([1.0] * len(top) for top in tops)]
-    return [*tops, *(series.tolist() for series in _pair(one, other, measure.bottom))]
-
-
-def _pair(one: Samples, other: Samples, column: str) -> tuple[Series[float], Series[float]]:
-    """By example, of those that have a number in both."""
-    pair = [samples.numbers[column] for samples in (one, other)]
-    if column == "nfe_until":
-        pair = [v.fillna(s.numbers["nfe"]) for v, s in zip(pair, (one, other), strict=True)]
-    a, b = (s.by_example(v) for s, v in zip((one, other), pair, strict=True))
-    both = a.index.intersection(b.index)
-    return a.loc[both], b.loc[both]
+    return [*tops, *(series.tolist() for series in paired(one, other, measure.bottom))]
 
 
 def _marked(verdict: Verdict, p: float) -> Verdict:

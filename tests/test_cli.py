@@ -255,7 +255,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
     process.send_signal(2)
     _, message = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "takes up where it stopped" in message
+    assert "take up where they stopped" in message
     assert "Traceback" not in message
     (file,) = tmp_path.rglob("records.jsonl")
     assert file.read_text().endswith("\n")

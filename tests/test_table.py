@@ -620,6 +620,31 @@ def test_samples_of_an_example_are_one_example(tmp_path: Path) -> None:
     assert row.nfe is not None and tuple(row.nfe) == pytest.approx((6, 4, 8))
 
 
+def test_a_score_may_be_called_as_a_number_of_the_record_is(tmp_path: Path) -> None:
+    """Both stand side by side, whatever is measured by the other one."""
+    scores = {"solved": 1.0, "nfe": 0.25, "length": 0.5, "decode": 0.75, "example": 0.125}
+    (row,) = make([write(tmp_path, "eb", EB, [record("a", 4, scores=scores)])])
+    assert {name: v and v.value for name, v in row.scores.items()} == scores
+    assert (row.nfe and row.nfe.value, row.tpf) == (4, 12)
+    assert row.seconds["decode"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("gone", ["settings", "headline", "a setting"])
+def test_a_run_whose_settings_are_not_whole_is_a_mistake(tmp_path: Path, gone: str) -> None:
+    """As another version may have written them."""
+    run = write(tmp_path, "eb", EB, [record("a", 4)])
+    content = dict(run.spec)
+    if gone == "a setting":
+        content["settings"] = {k: v for k, v in run.spec["settings"].items() if k != "seed"}
+    else:
+        del content[gone]
+    (run.path / "spec.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        make([Run(run.path)])
+    assert error.value.message == f"{run.path}/spec.json is not a run's settings"
+    assert error.value.hint == "was it written by another version?"
+
+
 def test_a_table_can_be_split_by_what_is_known_of_the_examples(tmp_path: Path) -> None:
     made = [
         record(f"e{i}", 4, i < 3, meta={"bucket": "hard" if i % 2 else "easy"}) for i in range(6)

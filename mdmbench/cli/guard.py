@@ -34,7 +34,9 @@ class Guarded(TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            typer.echo("interrupted; the same command takes up where it stopped", err=True)
+            typer.echo(
+                "interrupted; run, sweep, noise and train take up where they stopped", err=True
+            )
             raise typer.Exit(130) from None
 
 

@@ -156,7 +156,7 @@ def run(
             observer=observer,
             sandbox=lambda: boxed(sandbox, i_know),
         )
-        done = bench.run(specs)
+        done = dict(bench.run(specs))
     tabulate(done, Format.json if json else Format.rich)
 
 
@@ -164,7 +164,7 @@ def run(
 def sweep(
     recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a bundled recipe.")],
     limit: Limit = None,
-    margin: Points = 1.0,
+    margin: Annotated[float, Points] = 1.0,
     until: Annotated[
         Literal["decided"] | None,
         typer.Option(help="decided: stop a run once its loss is shown within or beyond --margin."),
@@ -190,11 +190,12 @@ def sweep(
             device=models.device(device),
             observer=observer,
             sandbox=lambda: boxed(sandbox, i_know),
-            order=runner.shuffled if until else runner.as_given,
+            order=runner.shuffled,
         )
-        rounds = pace.Sweep(margin / 100 if until and margin else None)
-        done = bench.run(spec.distinct([*map(job.baseline, specs), *specs]), rounds)
-    tabulate(done, Format.json if json else Format.rich, seconds=seconds, margin=margin)
+        rounds = pace.Sweep(margin / 100 if until else None)
+        done = dict(bench.run(spec.distinct([*map(job.baseline, specs), *specs]), rounds))
+    format = Format.json if json else Format.rich
+    tabulate(done, format, seconds=seconds, margin=margin, early=until is not None)
 
 
 @app.command("check")
@@ -231,12 +232,13 @@ def check_(
 
     file = baseline or Path("results/baselines") / f"{Path(config).stem}.json"
     old = [] if update else check.read(file)
-    scores = {name for entry in old for name in entry.scores}
     drops, rises = max_drop or [], max_rise or []
-    gated = check.limits(drops, rises, sorted(scores))
+    gated = [] if update else check.limits(drops, rises, check.scores(old))
     written = spec.recipe(bundled.config(config))
     given = {"gamma": gamma, "knobs": pairs(sampler_knob)}
     specs = spec.plan(written.settings, {k: v for k, v in given.items() if v not in (None, {})})
+    if not update:
+        check.expect(old, specs)
     with kept(out) as folder, progress() as observer:
         bench = runner.Runner(
             folder,
@@ -249,7 +251,8 @@ def check_(
         new = check.measured(bench.run, specs, check.reference(written.reference))
     if update:
         check.write(file, new)
-        typer.echo(f"{file}: {len(new)} runs, {sum(len(entry.ids) for entry in new)} examples")
+        for entry in new:
+            typer.echo(f"{file}: {len(entry.ids)} examples of {check.name(entry)}")
         return
     checked = check.check(old, new, gated, {text.partition("=")[0] for text in drops})
     console = wide(sys.stderr if json else sys.stdout)

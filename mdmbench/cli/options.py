@@ -41,10 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 Timed = Annotated[
     bool, typer.Option(help="--no-seconds says nothing of time: for a machine that was busy.")
 ]
-Points = Annotated[
-    float | None,
-    typer.Option(min=0.01, max=100, help="Say which speed-up loses no more points of the score."),
-]
+Points = typer.Option(min=0.01, max=99, help="Say which speed-up loses no more points of a score.")
 SandboxName = Literal["auto", "bwrap", "landlock", "none"]
 SandboxOption = Annotated[SandboxName, typer.Option(help="What holds generated programs.")]
 IKnow = Annotated[bool, typer.Option("--i-know", help="With --sandbox none: nothing holds them.")]

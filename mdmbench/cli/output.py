@@ -26,9 +26,10 @@ def tabulate(
     format: Format,
     seconds: bool = True,
     margin: float | None = None,
+    early: bool = False,
 ) -> list[Row]:
     """Prints the rows of run folders, of these of their examples, and with a margin in points what
-    speed-up it allows."""
+    speed-up it allows; `early` says that the runs may have stopped early for what they showed."""
     from mdmbench import frontier, rows, store
 
     runs = [store.Run(path) for path in only]
@@ -42,7 +43,7 @@ def tabulate(
     if margin is None:
         print_rows(found, format)
         return found
-    saved = frontier.savings(found, known, margin / 100)
+    saved = frontier.savings(found, known, margin / 100, early)
     print_rows(found, format, frontier.lines(found, saved), frontier.document(found, saved))
     return found
 

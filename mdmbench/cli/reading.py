@@ -23,7 +23,7 @@ def table_(
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.rich,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     seconds: Timed = True,
-    margin: Points = None,
+    margin: Annotated[float | None, Points] = None,
     by: Annotated[
         str | None, typer.Option(help="A table for each value of this: bucket, steps, ...")
     ] = None,
@@ -69,12 +69,14 @@ def compare_(
     json: Json = False,
 ) -> None:
     """Say what is better, worse or the same in B, example by example; a mark a measure."""
-    from mdmbench import compare, store, verdict_table
+    from mdmbench import compare, verdict_table
 
     format = Format.json if json else format
     if format in (Format.latex, Format.csv):
         raise UserError(f"compare writes no {format}", "choose rich, markdown or json")
-    pairs = compare.pairs(store.runs([a]), store.runs([b]))
+    pairs, alone = compare.pairs(a, b)
+    for run in alone:
+        typer.echo(f"{run.path} goes with no run of the other folder", err=True)
     found = [compare.compare(*pair, margin or []) for pair in pairs]
     if format is Format.markdown:
         typer.echo("\n".join(verdict_table.markdown(c, flips) for c in found).rstrip("\n"))
@@ -100,7 +102,7 @@ def report_(
         int, typer.Option(min=0, help="Examples of a group that can be played, if they fit.")
     ] = 50,
     seconds: Timed = True,
-    margin: Points = 1.0,
+    margin: Annotated[float, Points] = 1.0,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write pictures and a LaTeX table there."),
@@ -120,7 +122,7 @@ def report_(
         found = [row.untimed() for row in found]
     for path in report.figures(found, figures) if figures else []:
         typer.echo(path)
-    saved = frontier.savings(found, known, (margin or 1.0) / 100)
+    saved = frontier.savings(found, known, margin / 100)
     page = report.build(there, found, saved, title, examples)
     report.write(page, output)
     typer.echo(f"{output} {len(page) / 1e6:.2f} MB")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from math import isfinite
 from typing import Any
 
 import mdmbench
@@ -121,7 +122,7 @@ def halve(examples: dict[str, Any]) -> None:
 
 def short(value: float | None) -> float | None:
     """Four digits are enough for a page, and a whole number needs no point."""
-    if value is None:
+    if value is None or not isfinite(value):
         return None
     return int(value) if value == int(value) else float(f"{value:.4g}")
 
