@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from mdmbench import canvas, resolve
+from mdmbench import canvas, resolve, rows
 from mdmbench.base import Observer, TextTask
 from mdmbench.errors import UserError
 from mdmbench.items import known_items
@@ -34,7 +34,8 @@ def rescore(run: Run, sandbox: Callable[[], Sandbox], observer: Observer) -> Res
     Where the task has changed since, its settings are others, and the scores go into a run of
     their own beside the old one. Raises UserError where the task no longer has an example.
     """
-    spec = validated(run.spec.get("settings", {}))
+    rows.whole(run)
+    spec = validated(run.spec["settings"])
     task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
     judge = Judge(spec.task, spec.task_knobs, sandbox() if hasattr(task, "programs") else None)
     old = list(run.records())
@@ -62,7 +63,8 @@ def measured(run: Run, name: str) -> dict[str, float]:
 
     Raises UserError for a puzzle, whose answers are no texts, or where the metric cannot be used.
     """
-    spec = validated(run.spec.get("settings", {}))
+    rows.whole(run)
+    spec = validated(run.spec["settings"])
     task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
     if canvas.is_puzzle(task):
         raise UserError(f"{run.path}: {spec.task} is a puzzle", "metrics compare texts")

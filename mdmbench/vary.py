@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from mdmbench import models, resolve
+from mdmbench import models, resolve, rows
 from mdmbench.base import Observer
 from mdmbench.compare import differing_settings
 from mdmbench.errors import UserError, unknown
@@ -54,6 +54,7 @@ def variations(run: Run, asked: Mapping[str, Sequence[str]]) -> list[Variation]:
     All else is as in most of the run's records. Raises UserError for an empty run, or a value that
     there is not.
     """
+    rows.whole(run)
     sizes = [record.batch_size for record in run.records()]
     if not sizes:
         raise nothing(run)
@@ -62,11 +63,11 @@ def variations(run: Run, asked: Mapping[str, Sequence[str]]) -> list[Variation]:
         "batch-size": str(mode(sizes)),
         "device": devices[-1] if devices else "auto",
         "order": "as-given",
-        "dtype": str(run.spec.get("settings", {}).get("dtype")),
+        "dtype": str(run.spec["settings"]["dtype"]),
     }
     if not any(asked.values()):
         asked = {"batch-size": ["2" if mode(sizes) == 1 else "1"], "order": ["reversed"]}
-    settings = run.spec.get("settings", {})
+    settings = run.spec["settings"]
     return [
         _variation(settings, usual, what, value)
         for what, values in asked.items()
