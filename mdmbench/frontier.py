@@ -45,6 +45,7 @@ class Saving:
     row      that run; None: not even the most careful one can be shown to
     speedup  of its NFE against the baseline
     change   of its score, or of the most careful one's, against the baseline, on `n` examples
+    early    it was tested as runs that stop early have to be
     """
 
     group: str
@@ -54,6 +55,7 @@ class Saving:
     row: Row | None = None
     speedup: Interval | None = None
     change: Interval | None = None
+    early: bool = False
 
     def __str__(self) -> str:
         points = f"{100 * self.margin:g} point{'s' * (self.margin != 0.01)}"
@@ -65,7 +67,7 @@ class Saving:
         if not self.n:
             return f"{text}: no example is in both"
         least = -tango(0, 0, self.n)[0]
-        if least <= self.margin:
+        if self.early or least <= self.margin:
             return f"{text} (n = {self.n})"
         needed = ceil(self.n * least / (1 - least) * (1 - self.margin) / self.margin)
         return (
@@ -127,6 +129,7 @@ def _boldest(
         row=best,
         speedup=best.speedup["nfe"] if best else None,
         change=shown.test.change if shown.test else None,
+        early=early,
     )
 
 
