@@ -169,7 +169,7 @@ def test_runs_that_stopped_early_are_held_to_a_test_that_allows_for_it(tmp_path:
         (found,) = savings(baseline(out, n), point(out, 0.1, 20, n), early=early)
         assert bool(found.row) == shown and found.n == n
         if not shown:  # how many would be enough nobody knows before
-            assert str(found).endswith("1 point lost (n = %d)" % n)
+            assert str(found).endswith(f"1 point lost (n = {n})")
 
 
 def test_examples_are_looked_at_in_the_order_of_a_sweep(tmp_path: Path) -> None:
