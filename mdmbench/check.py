@@ -21,7 +21,7 @@ from mdmbench.rows import RULE, label, rule_of
 from mdmbench.samples import SCORE, Samples
 from mdmbench.spec import RunSpec, plan
 from mdmbench.stats import Interval, Test, holm, paired_ratio, ratio
-from mdmbench.store import Run
+from mdmbench.store import Run, replaced
 from mdmbench.verdicts import ALPHA, COSTS, Measure, Verdict, parsed, quality, tested
 
 SCHEMA = 1
@@ -144,7 +144,7 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
     text = json.dumps({"schema": SCHEMA, "digest": _digest(content), "entries": content})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
+        replaced(path, text + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 

@@ -119,8 +119,8 @@ def pairs(one: Path, other: Path) -> tuple[list[tuple[Run, Run]], list[Run]]:
             f"{len(here)} runs in {one}, {len(there)} in {other}, and no two of the same settings",
             "name two run folders",
         )
-    paired = {run.path for pair in found for run in pair}
-    return found, [run for run in (*here, *there) if run.path not in paired]
+    partnered = {run.path for pair in found for run in pair}
+    return found, [run for run in (*here, *there) if run.path not in partnered]
 
 
 def _partners(run: Run, others: Sequence[Run]) -> list[Run]:

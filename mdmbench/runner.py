@@ -15,6 +15,7 @@ from mdmbench.base import Observer
 from mdmbench.job import Item, Job, Jobs
 from mdmbench.pace import Pace, Progress, together
 from mdmbench.rows import group, top1
+from mdmbench.samples import example
 from mdmbench.scoring.sandbox import Sandbox
 from mdmbench.sequential import place
 from mdmbench.spec import RunSpec
@@ -34,12 +35,7 @@ def as_given(items: Sequence[Item]) -> Sequence[Item]:
 def shuffled(items: Sequence[Item]) -> Sequence[Item]:
     """An order that says nothing of what they are like, as a test that stops early needs it;
     samples of one example stay together."""
-    return sorted(items, key=lambda item: place(sampled(item)))
-
-
-def sampled(item: Item) -> str:
-    """What an item is a sample of."""
-    return str(item.meta.get("example", item.id))
+    return sorted(items, key=lambda item: place(example(item)))
 
 
 class Runner:
@@ -70,8 +66,9 @@ class Runner:
         jobs = {digest(job.stored): job for job in made}
         folders = {name: self.folder(job) for name, job in jobs.items()}
         known = {name: self._progress(job, folders[name]) for name, job in jobs.items()}
+        groups = {name: group(run) for name, run in folders.items()}
         for name, run in folders.items():
-            other = top1(run, [r for r in folders.values() if group(r) == group(run)])
+            other = top1(run, [r for n, r in folders.items() if groups[n] == groups[name]])
             if other and other.path != run.path:
                 known[name].baseline = known[digest(other.spec)]
         with ExitStack() as stack:
@@ -104,7 +101,7 @@ class Runner:
 
     def _progress(self, job: Job, run: Run) -> Progress:
         items = self.order(job.examples)
-        ids, examples = [item.id for item in items], list(map(sampled, items))
+        ids, examples = [item.id for item in items], list(map(example, items))
         progress = Progress(job.task.headline, ids, examples)
         for record in run.records():
             progress.add(record)

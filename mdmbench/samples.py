@@ -12,6 +12,7 @@ from math import inf, nan
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
+from mdmbench.base import Example, Question
 from mdmbench.errors import UserError
 from mdmbench.store import Record, Run
 
@@ -153,9 +154,9 @@ def timed(one: Samples, other: Samples) -> tuple[Samples, Samples]:
     return one.only(same), other.only(same)
 
 
-def example(record: Record) -> str:
-    """What a record is a sample of."""
-    return str(record.meta.get("example", record.id))
+def example(of: Record | Example | Question) -> str:
+    """What a record, or an item of a task, is a sample of."""
+    return str(of.meta.get("example", of.id))
 
 
 def _clock(environment: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from mdmbench.errors import UserError, unknown
 from mdmbench.paired import FEWEST
 from mdmbench.samples import SCORE, Samples, common, paired, timed
 from mdmbench.stats import Interval, Test, holm, mean, paired_means, paired_ratio, ratio
-
-if TYPE_CHECKING:
-    pass
 
 ALPHA = 0.05
 

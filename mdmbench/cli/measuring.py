@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ from mdmbench.cli.options import (
     ModelKnobs,
     Out,
     Points,
+    SandboxName,
     SandboxOption,
     Timed,
     boxed,
@@ -32,6 +33,9 @@ from mdmbench.cli.options import (
 )
 from mdmbench.cli.output import print_json, progress, tabulate, wide
 from mdmbench.errors import UserError
+
+if TYPE_CHECKING:
+    from mdmbench.runner import Order, Runner
 
 
 @app.command()
@@ -112,7 +116,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Decode a task's examples with one sampler or several, and compare them with top-1."""
-    from mdmbench import bundled, job, models, runner, spec
+    from mdmbench import bundled, job, spec
 
     settings = {
         "model": model,
@@ -147,15 +151,7 @@ def run(
     specs = spec.plan(written.settings, given)
     if baseline:
         specs = spec.distinct([*map(job.baseline, specs), *specs])
-    with progress() as observer:
-        bench = runner.Runner(
-            out,
-            limit=limit or written.limit,
-            batch_size=batch_size,
-            device=models.device(device),
-            observer=observer,
-            sandbox=lambda: boxed(sandbox, i_know),
-        )
+    with benching(out, limit or written.limit, batch_size, device, sandbox, i_know) as bench:
         done = dict(bench.run(specs))
     tabulate(done, Format.json if json else Format.rich)
 
@@ -178,20 +174,12 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Run a grid, the cheap points first, and say which speed-up costs no quality."""
-    from mdmbench import bundled, job, models, pace, runner, spec
+    from mdmbench import bundled, job, pace, runner, spec
 
     written = spec.recipe(bundled.config(recipe))
     specs = spec.plan(written.settings)
-    with progress() as observer:
-        bench = runner.Runner(
-            out,
-            limit=limit or written.limit,
-            batch_size=batch_size,
-            device=models.device(device),
-            observer=observer,
-            sandbox=lambda: boxed(sandbox, i_know),
-            order=runner.shuffled,
-        )
+    count = limit or written.limit
+    with benching(out, count, batch_size, device, sandbox, i_know, runner.shuffled) as bench:
         rounds = pace.Sweep(margin / 100 if until else None)
         done = dict(bench.run(spec.distinct([*map(job.baseline, specs), *specs]), rounds))
     format = Format.json if json else Format.rich
@@ -228,7 +216,7 @@ def check_(
 ) -> None:
     """Gate a change: exit code 1 where it lost quality or speed beyond chance, 3 where so few
     examples cannot tell."""
-    from mdmbench import bundled, check, models, runner, spec, verdict_table
+    from mdmbench import bundled, check, spec, verdict_table
 
     file = baseline or Path("results/baselines") / f"{Path(config).stem}.json"
     old = [] if update else check.read(file)
@@ -239,15 +227,11 @@ def check_(
     specs = spec.plan(written.settings, {k: v for k, v in given.items() if v not in (None, {})})
     if not update:
         check.expect(old, specs)
-    with kept(out) as folder, progress() as observer:
-        bench = runner.Runner(
-            folder,
-            limit=limit or written.limit,
-            batch_size=batch_size,
-            device=models.device(device),
-            observer=observer,
-            sandbox=lambda: boxed(sandbox, i_know),
-        )
+    count = limit or written.limit
+    with (
+        kept(out) as folder,
+        benching(folder, count, batch_size, device, sandbox, i_know) as bench,
+    ):
         new = check.measured(bench.run, specs, check.reference(written.reference))
     if update:
         check.write(file, new)
@@ -262,6 +246,31 @@ def check_(
         print_json(verdict_table.gates_document(checked))
     if checked.code:
         raise typer.Exit(checked.code)
+
+
+@contextmanager
+def benching(
+    out: Path,
+    limit: int | None,
+    batch_size: int | None,
+    device: str,
+    sandbox: SandboxName,
+    i_know: bool,
+    order: Order | None = None,
+) -> Iterator[Runner]:
+    """What makes runs under `out`, with a progress bar; `order` is the task's unless given."""
+    from mdmbench import models, runner
+
+    with progress() as observer:
+        yield runner.Runner(
+            out,
+            limit=limit,
+            batch_size=batch_size,
+            device=models.device(device),
+            observer=observer,
+            sandbox=lambda: boxed(sandbox, i_know),
+            order=order or runner.as_given,
+        )
 
 
 @contextmanager
