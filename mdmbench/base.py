@@ -116,6 +116,14 @@ class Seconds:
     def decode(self) -> float:
         return self.model + self.sampler + self.host
 
+    def __add__(self, other: Seconds) -> Seconds:
+        return Seconds(
+            self.model + other.model, self.sampler + other.sampler, self.host + other.host
+        )
+
+    def __truediv__(self, parts: int) -> Seconds:
+        return Seconds(self.model / parts, self.sampler / parts, self.host / parts)
+
     def __sub__(self, other: Seconds) -> Seconds:
         return Seconds(
             self.model - other.model, self.sampler - other.sampler, self.host - other.host
@@ -181,19 +189,53 @@ Stop = Callable[[Sequence[int]], int | None]
 """From the answer's tokens up to the first mask to the answer's length, None while it is open."""
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a forward is asked.
+
+    tokens   int64 [B, L]; positions behind a row's length hold anything and are never seen
+    rows     int64 [B, W] positions whose logits are wanted
+    lengths  int64 [B], or None when every row is L long (keeps the fast attention kernels)
+    first    int64 [B]: where the row's current block begins,
+    behind   int64 [B]: and the first position behind it
+    passing  what `Forward.passing` said of each row; None where it says None
+    """
+
+    tokens: Tensor
+    rows: Tensor
+    lengths: Tensor | None = None
+    first: Tensor | None = None
+    behind: Tensor | None = None
+    passing: Sequence[int] | None = None
+
+
 class Forward(Protocol):
-    """One call of the model. Caches, if any, live and die with the Forward."""
+    """The model at work on some rows. Caches, if any, live and die with the Forward.
 
-    def __call__(self, tokens: Tensor, rows: Tensor, lengths: Tensor | None) -> Tensor:
-        """Logits `[B, W, V]` that predict the tokens at `rows`.
+    A row is a slot: until it is told otherwise, a cache may hold that row i is the example that it
+    was, with tokens that have changed. One without a cache has nothing to do but to be called.
+    """
 
-        tokens   int64 [B, L]; positions behind a row's length hold anything and are never seen
-        rows     int64 [B, W] positions; the checkpoint's own shift is already undone
-        lengths  int64 [B], or None when every row is L long (keeps the fast attention kernels)
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits `[B, W, V]` of any float dtype that predict the tokens at `batch.rows`.
 
-        The mask id's column, where there is one, is -inf.
+        The checkpoint's own shift is undone. The mask id's column, where there is one, is -inf.
+        They may lie in memory that the next call uses again.
         """
         ...
+
+    def passing(self, batch: Batch) -> Tensor | None:
+        """int64 [B]: the positions of each row that go through the model in the coming call, which
+        gets the same tokens; None: all of them. It reads nothing back to the host."""
+        return None
+
+    def seat(self, rows: Sequence[int]) -> None:
+        """From now on these rows hold other examples."""
+        return
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """What was in each row of `source` is now in that of `target`."""
+        return
 
 
 class Model(Protocol):

@@ -1,11 +1,47 @@
 """Where the time of a step goes: model, sampler, host."""
 
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from mdmbench.base import Seconds
+
+
+class Shape(NamedTuple):
+    """What a step was made of.
+
+    slots   rows that there could be
+    rows    rows that there were
+    width   positions of the longest row, to which the others are padded
+    tokens  positions of all rows without what pads them
+    """
+
+    slots: int
+    rows: int
+    width: int
+    tokens: int
+
+
+@dataclass
+class Work:
+    """Sums over the steps of a decode, whoever's they were; seconds are those on the wall."""
+
+    steps: int = 0
+    slots: int = 0
+    rows: int = 0
+    positions: int = 0
+    tokens: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+
+    def add(self, shape: Shape, seconds: Seconds) -> None:
+        self.steps += 1
+        self.slots += shape.slots
+        self.rows += shape.rows
+        self.positions += shape.rows * shape.width
+        self.tokens += shape.tokens
+        self.seconds += seconds
 
 
 class Clock:
@@ -33,7 +69,8 @@ class Clock:
         else:
             self._marks.append(perf_counter())
 
-    def end(self, rows: int) -> None:
+    def end(self, rows: int) -> Seconds:
+        """Adds the step to `total`, and says what it took in all."""
         wall = perf_counter() - self._start
         before, between, after = self._marks
         if self._device.type == "cuda":
@@ -41,8 +78,6 @@ class Clock:
             sampler = between.elapsed_time(after) / 1e3
         else:
             model, sampler = between - before, after - between
-        self.total = Seconds(
-            self.total.model + model / rows,
-            self.total.sampler + sampler / rows,
-            self.total.host + max(0.0, wall - model - sampler) / rows,
-        )
+        step = Seconds(model, sampler, max(0.0, wall - model - sampler))
+        self.total += step / rows
+        return step

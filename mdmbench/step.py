@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import log
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mdmbench import noise
+from mdmbench import noise, vocabulary
 from mdmbench.schedule import Schedule
 
 Proxy = Literal["confidence", "entropy", "margin"]
@@ -32,6 +32,15 @@ class Draw:
     filtered: bool = False
     never: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
+
+
+class Seen(NamedTuple):
+    """What a pass over the vocabulary says of each position, all [B, W] or [N]."""
+
+    proposal: Tensor
+    confidence: Tensor
+    entropy: Tensor
+    margin: Tensor
 
 
 class Step:
@@ -59,12 +68,10 @@ class Step:
         draw: Draw,
         schedule: Schedule | None,
     ) -> None:
-        """`logits` fp32 [B, W, V]; `keys` int64 [B] seed each example's noise."""
+        """`logits` [B, W, V] of any float dtype; `keys` int64 [B] seed each example's noise."""
         self.tokens, self.positions, self.eligible = tokens, positions, eligible
         self.index, self.block_index, self.block_masks = index, block_index, block_masks
         self._raw, self._keys, self._draw, self._schedule = logits, keys, draw, schedule
-        if draw.never:
-            self._raw = _without(logits, draw.never)
 
     @cached_property
     def asked(self) -> Tensor:
@@ -89,50 +96,30 @@ class Step:
         where = self._keys[:, None], noise.ORDER, self.index[:, None], self.positions
         return noise.uniform(*where)
 
-    @cached_property
+    @property
     def proposal(self) -> Tensor:
         """int64 [B, W]: the token that would be written."""
-        if not self._draw.temperature:
-            return self._raw.argmax(-1) if self._draw.late else self._statistics[0]
-        v = torch.arange(self._cut.shape[-1], device=self._cut.device)
-        keys, index = self._keys[:, None, None], self.index[:, None, None]
-        gumbel = noise.gumbel(keys, noise.TOKEN, index, self.positions[..., None], v)
-        return (self._cut + gumbel).argmax(-1)
+        return self._seen.proposal
 
-    @cached_property
+    @property
     def confidence(self) -> Tensor:
         """float64 [B, W]: the probability of the proposal."""
-        _, peak, rest, _ = self._statistics
-        top = 1 / (1 + rest)
-        if not self._draw.temperature and not self._draw.late:
-            return top
-        value = self._scored.gather(-1, self.proposal[..., None])[..., 0]
-        return torch.exp((value - peak).double()) * top
+        return self._seen.confidence
 
-    @cached_property
+    @property
     def entropy(self) -> Tensor:
         """float64 [B, W], nats."""
-        _, _, rest, spread = self._statistics
-        value = torch.log1p(rest) + spread / (1 + rest)
-        return value.masked_fill(self._late, log(self._raw.shape[-1])) if self._draw.late else value
+        return self._seen.entropy
 
-    @cached_property
+    @property
     def margin(self) -> Tensor:
         """float64 [B, W]: the largest probability minus the second largest."""
-        best, peak, rest, _ = self._statistics
-        second = self._scored.scatter(-1, best[..., None], -torch.inf).amax(-1)
-        value = -torch.expm1((second - peak).double()) / (1 + rest)
-        return value.masked_fill(self._late, -1) if self._draw.late else value
-
-    @cached_property
-    def _late(self) -> Tensor:
-        """bool [B, W]: where a token is proposed that is to come last."""
-        return torch.isin(self.proposal, torch.tensor(self._draw.late, device=self.proposal.device))
+        return self._seen.margin
 
     @cached_property
     def logprobs(self) -> Tensor:
         """fp32 [B, W, V], -inf at the mask. Costs a tensor as large as the logits."""
-        return self._scored.log_softmax(-1)
+        return self._views(self._raw.float())[2].log_softmax(-1)
 
     def score(self, proxy: Proxy) -> Tensor:
         """float64 [B, W], larger is surer: confidence, negative entropy, or margin."""
@@ -156,39 +143,48 @@ class Step:
         return torch.zeros_like(self.eligible).scatter(1, order, chosen) & self.eligible
 
     @cached_property
-    def _cut(self) -> Tensor:
-        """Logits `[B, W, V]` that tokens are drawn from: tempered, then cut."""
-        draw, z = self._draw, self._raw
+    def _seen(self) -> Seen:
+        """Made a few rows at a time, so that nothing but the logits is as large as they are."""
+        flat = self._raw.flatten(0, 1)
+        reader = vocabulary.Reader()
+        parts = [self._look(flat[rows].float(), rows, reader) for rows in vocabulary.chunks(flat)]
+        return Seen(*(torch.cat(x).view(self.eligible.shape) for x in zip(*parts, strict=True)))
+
+    def _look(self, logits: Tensor, rows: slice, reader: vocabulary.Reader) -> Seen:
+        """What is said of these `rows` of the positions, float32 `logits` [N, V]."""
+        raw, cut, scored = self._views(logits)
+        reading, draw = reader(scored), self._draw
+        if not draw.temperature and not draw.late:
+            return Seen(reading.best, reading.confidence, reading.entropy, reading.margin)
         if draw.temperature:
-            z = z / draw.temperature
+            proposal = (cut + self._gumbel(rows, cut.shape[1])).argmax(1)
+        else:
+            proposal = raw.argmax(1)
+        value = scored.gather(1, proposal[:, None])[:, 0]
+        confidence = torch.exp((value - reading.peak).double()) * reading.confidence
+        late = torch.isin(proposal, torch.tensor(draw.late, device=proposal.device))
+        entropy = reading.entropy.masked_fill(late, log(logits.shape[1]))
+        return Seen(proposal, confidence, entropy, reading.margin.masked_fill(late, -1))
+
+    def _gumbel(self, rows: slice, vocab: int) -> Tensor:
+        """float64 [N, V], each position's own."""
+        width = self.positions.shape[1]
+        key, index = (x.repeat_interleave(width)[rows, None] for x in (self._keys, self.index))
+        v = torch.arange(vocab, device=key.device)
+        return noise.gumbel(key, noise.TOKEN, index, self.positions.flatten()[rows, None], v)
+
+    def _views(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits `[..., V]`: of what may be written, tempered and cut for drawing, for scores."""
+        draw = self._draw
+        if draw.never:
+            raw = _without(raw, draw.never)
+        cut = raw / draw.temperature if draw.temperature else raw
         if draw.top_p is not None and draw.top_p < 1:
-            z = _top_p(z, draw.top_p)
-        if draw.top_k is not None and draw.top_k < z.shape[-1]:
-            z = z.masked_fill(z < z.topk(draw.top_k).values[..., -1:], -torch.inf)
-        return z
-
-    @cached_property
-    def _scored(self) -> Tensor:
-        known = self._cut if self._draw.filtered else self._raw
-        return _without(known, self._draw.late) if self._draw.late else known
-
-    @cached_property
-    def _statistics(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return statistics(self._scored)
-
-
-def statistics(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """best int64, peak, rest float64, spread float64, all [...], of `logits` [..., V].
-
-    With e_v = exp(l_v - peak): rest = sum of e_v over v != best, spread = sum of e_v (peak - l_v).
-    Nothing is subtracted from 1, so confidence = 1 / (1 + rest), entropy = log1p(rest) + spread /
-    (1 + rest) keep their relative precision where a softmax rounds to 1 and an entropy to 0.
-    """
-    peak, best = logits.max(-1)
-    # The clamp keeps 0 * inf out of the spread where a logit is -inf.
-    gap = (peak[..., None] - logits).clamp_(max=1e4)
-    e = torch.exp(-gap).scatter_(-1, best[..., None], 0)
-    return best, peak, e.sum(-1).double(), e.mul_(gap).sum(-1).double()
+            cut = _top_p(cut, draw.top_p)
+        if draw.top_k is not None and draw.top_k < cut.shape[-1]:
+            cut = cut.masked_fill(cut < cut.topk(draw.top_k).values[..., -1:], -torch.inf)
+        scored = cut if draw.filtered else raw
+        return raw, cut, _without(scored, draw.late) if draw.late else scored
 
 
 def _without(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:

@@ -298,7 +298,7 @@ class TextTrainee:
         # On a CPU the backward pass of the fused kernel takes as long as all the rest.
         with sdpa_kernel(SDPBackend.MATH):
             hidden = self.net(tokens.where(real, 0), real)
-        return self.net.head(hidden[masked])
+        return cast(Tensor, self.net.lm_head(hidden[masked]))
 
     def model(self) -> Model:
         return NativeModel(self.net)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import HashModel
 
-from mdmbench.base import NEVER, Canvas, Choice, Decoded, Sampler
+from mdmbench.base import NEVER, Batch, Canvas, Choice, Decoded, Sampler
 from mdmbench.canvas import first_end
 from mdmbench.errors import UserError
 from mdmbench.loop import Decoding, decode, progress
@@ -288,9 +288,9 @@ def test_logits_are_asked_for_at_eligible_positions_only() -> None:
     widths: list[int] = []
 
     class Watched(HashModel):
-        def __call__(self, tokens: Any, rows: Any, lengths: Any) -> Any:
-            widths.append(rows.shape[1])
-            return super().__call__(tokens, rows, lengths)
+        def __call__(self, batch: Batch) -> Any:
+            widths.append(batch.rows.shape[1])
+            return super().__call__(batch)
 
     canvas = Canvas("x", (2,) * 10 + (0,) * 12, 10)
     list(decode(Watched(), TopK(k=2), [canvas], batch_size=1, decoding=Decoding(block_length=4)))

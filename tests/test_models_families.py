@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mdmbench.base import Batch
 from mdmbench.errors import UserError
 from mdmbench.models import checkpoint
 from mdmbench.models.checkpoint import Options
@@ -39,12 +40,14 @@ def changed(
 
 
 def full(model: NativeModel, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
-    return model.start()(tokens, torch.arange(tokens.shape[1]).expand_as(tokens), lengths)
+    return model.start()(
+        Batch(tokens, torch.arange(tokens.shape[1]).expand_as(tokens), lengths)
+    ).float()
 
 
 def logits(model: NativeModel, tokens: Tensor) -> Tensor:
     with torch.inference_mode():
-        return model.encoder.head(model.encoder(tokens))
+        return model.encoder.lm_head(model.encoder(tokens))
 
 
 @pytest.mark.parametrize(

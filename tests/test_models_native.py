@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mdmbench.base import Batch
 from mdmbench.errors import UserError
 from mdmbench.models import checkpoint, encoder
 from mdmbench.models.checkpoint import Options
@@ -60,7 +61,9 @@ def canvas(model: NativeModel, *shape: int, seed: int = 0) -> Tensor:
 
 def full(model: NativeModel, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
     """The logits of every position, `[B, L, V]`."""
-    return model.start()(tokens, torch.arange(tokens.shape[1]).expand_as(tokens), lengths)
+    return model.start()(
+        Batch(tokens, torch.arange(tokens.shape[1]).expand_as(tokens), lengths)
+    ).float()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +80,7 @@ def test_golden_logits_are_those_of_the_reference(
     mask = gold["attention_mask_2d"].bool() if masked and name not in BLOCK else None
     with torch.inference_mode():
         hidden = net(gold["input_ids"], mask, gold.get("position_ids") if masked else None)
-        logits = net.head(hidden)
+        logits = net.lm_head(hidden)
     assert logits.dtype == dtype
     real = torch.ones(2, 24, dtype=torch.bool) if mask is None else mask
     difference = (logits.float() - gold[f"logits_{run}_{suffix}"].float())[real].abs().max()
@@ -89,7 +92,7 @@ def test_forward_gives_the_golden_logits_at_the_rows_that_predict(name: str) -> 
     gold = expected(name)
     model = golden(name)
     rows = torch.tensor([[0, 16, 3], [23, 1, 1]])
-    logits = model.start()(gold["input_ids"], rows, None)
+    logits = model.start()(Batch(gold["input_ids"], rows)).float()
     source = (rows - 1).clamp(min=0) if name == "dream" else rows
     wanted = gold["logits_full_f32"][torch.arange(2)[:, None], source]
     wanted[..., 250] = -torch.inf
@@ -103,7 +106,7 @@ def test_a_few_rows_of_the_head_equal_the_full_head(name: str) -> None:
     tokens = canvas(model, 3, 19)
     rows = torch.tensor([[0, 5, 18], [7, 7, 2], [17, 0, 1]])
     whole = full(model, tokens)
-    few = model.start()(tokens, rows, None)
+    few = model.start()(Batch(tokens, rows))
     torch.testing.assert_close(few, whole[torch.arange(3)[:, None], rows], atol=1e-5, rtol=0)
 
 

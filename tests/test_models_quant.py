@@ -23,7 +23,7 @@ def load(name: str, kind: quant.Kind | None, dtype: torch.dtype = torch.float32)
 
 def logits(model: NativeModel, tokens: Tensor) -> Tensor:
     with torch.inference_mode():
-        return model.encoder.head(model.encoder(tokens)).float()
+        return model.encoder.lm_head(model.encoder(tokens)).float()
 
 
 def error(name: str, kind: quant.Kind, dtype: torch.dtype = torch.float32) -> float:

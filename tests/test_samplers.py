@@ -16,7 +16,8 @@ from mdmbench.samplers.budget import EB
 from mdmbench.samplers.ranked import LeftToRight, Random, TopK
 from mdmbench.samplers.threshold import EntropyThreshold, Factor, Threshold
 from mdmbench.schedule import Schedule
-from mdmbench.step import Draw, Proxy, Step, statistics
+from mdmbench.step import Draw, Proxy, Step
+from mdmbench.vocabulary import Reader
 
 PROXIES: tuple[Proxy, ...] = ("confidence", "entropy", "margin")
 every_proxy = pytest.mark.parametrize("proxy", PROXIES)
@@ -428,8 +429,8 @@ def test_entropy_and_doubt_are_exact_far_into_saturation(others: int) -> None:
     """Up to a gap of 60, where a float32 softmax rounds to 1 from 17 on, a float64 one from 37."""
     gaps = torch.arange(1, 61).float()
     logits, entropies, doubts = saturated(gaps, others)
-    _, _, rest, spread = statistics(logits)
-    entropy, doubt = torch.log1p(rest) + spread / (1 + rest), rest / (1 + rest)
+    reading = Reader()(logits[0])
+    entropy, doubt = reading.entropy[None], (reading.rest / (1 + reading.rest))[None]
     assert torch.equal(make(logits).entropy, entropy)
     assert entropy[0].tolist() == pytest.approx(entropies, rel=1e-5, abs=0)
     assert doubt[0].tolist() == pytest.approx(doubts, rel=1e-5, abs=0)

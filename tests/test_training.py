@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from mdmbench import canvas, trainees, training
+from mdmbench.base import Batch
 from mdmbench.errors import UserError
 from mdmbench.models import checkpoint
 from mdmbench.trainees import PAD, PuzzleTrainee, TextTrainee
@@ -168,7 +169,7 @@ def test_training_sees_a_canvas_as_the_loop_shows_it(text: TextTrainee) -> None:
     masked = tokens == text.net.spec.mask_id
     where = torch.stack([row.nonzero()[:, 0] for row in masked])
     lengths = torch.tensor([len(c.tokens) for c in canvases])
-    seen = text.model().start()(tokens, where, lengths).flatten(0, 1)
+    seen = text.model().start()(Batch(tokens, where, lengths)).flatten(0, 1)
     trained = text.logits(tokens, masked)
     trained[:, text.net.spec.mask_id] = -torch.inf
     torch.testing.assert_close(seen, trained, rtol=1e-4, atol=1e-4)
@@ -180,7 +181,7 @@ def test_a_saved_text_model_is_the_one_that_was_trained(text: TextTrainee, tmp_p
     assert loaded.encoder.spec == text.net.spec
     tokens = text.batch(0)[0].clamp(min=0)
     where = torch.arange(tokens.shape[1]).expand(len(tokens), -1)
-    before, after = (m.start()(tokens, where, None) for m in (text.model(), loaded))
+    before, after = (m.start()(Batch(tokens, where)) for m in (text.model(), loaded))
     assert torch.equal(before, after)
     question = next(text.task.training(5))
     read = canvas.tokenizer(tmp_path)

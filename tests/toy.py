@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from mdmbench import noise
+from mdmbench.base import Batch, Forward
 
 
 @dataclass
-class HashModel:
+class HashModel(Forward):
     """Logits are a hash of the whole canvas and the position: integer arithmetic, so they are the
     same to the bit in every batch, and a single changed token changes all of them."""
 
@@ -26,8 +27,9 @@ class HashModel:
     def start(self) -> "HashModel":
         return self
 
-    def __call__(self, tokens: Tensor, rows: Tensor, lengths: Tensor | None) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
         self.calls += 1
+        tokens, rows, lengths = batch.tokens, batch.rows, batch.lengths
         place = torch.arange(tokens.shape[1])
         inside = place < (tokens.shape[1] if lengths is None else lengths[:, None])
         state = (((tokens + 1) * 1_000_003 + place * 7_919) ** 2 * inside).sum(1)

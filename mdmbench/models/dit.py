@@ -105,7 +105,3 @@ class DiT(nn.Module):
             x = layer(x, time, cos, sin, seen)
         shift, scale = self.modulation(time).chunk(2)
         return cast(Tensor, self.norm(x, shift, scale))
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """`[..., D]` -> `[..., V]`, raw: the mask id has a column like any other."""
-        return cast(Tensor, self.lm_head(hidden))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdmbench.base import Forward
+from mdmbench.base import Batch, Forward
 from mdmbench.errors import UserError
 from mdmbench.models.experts import MLP, Experts, Mixture
 
@@ -164,9 +164,9 @@ class Net(Protocol):
     """What `NativeModel` needs of a network."""
 
     spec: ModelSpec
+    lm_head: nn.Linear
 
     def __call__(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor: ...
-    def head(self, hidden: Tensor) -> Tensor: ...
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
@@ -229,10 +229,6 @@ class Encoder(nn.Module):
             x = layer(x, cos, sin, seen)
         return cast(Tensor, self.norm(x))
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """`[..., D]` -> `[..., V]`, raw: neither shifted nor without the mask id."""
-        return cast(Tensor, self.lm_head(hidden))
-
 
 class NativeModel:
     """A checkpoint as `mdmbench.base.Model`; the network must be loaded and on its device.
@@ -250,26 +246,48 @@ class NativeModel:
         self.device = next(encoder.parameters()).device
 
     def start(self) -> Forward:
-        return self._forward
+        return NativeForward(self)
+
+
+class NativeForward(Forward):
+    """Everything goes through the network; the head runs on the rows that are asked for."""
+
+    def __init__(self, model: NativeModel) -> None:
+        self.model, self.net = model, model.encoder
+        self._room = torch.empty(0)
 
     @torch.inference_mode()
-    def _forward(self, tokens: Tensor, rows: Tensor, lengths: Tensor | None) -> Tensor:
-        """Float32 logits `[B, W, V]`, see `mdmbench.base.Forward`."""
-        length = tokens.shape[1]
-        if length > self.max_length:
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits `[B, W, V]` in the model's dtype, see `mdmbench.base.Forward`."""
+        tokens, mask = self.seen(batch)
+        return self.logits(self.net(tokens, mask), batch.rows)
+
+    def seen(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The tokens, and bool [B, L] where they may be attended to; None: everywhere."""
+        length = batch.tokens.shape[1]
+        if length > self.model.max_length:
             raise UserError(
-                f"a canvas of {length} tokens, the model takes {self.max_length} at most",
+                f"a canvas of {length} tokens, the model takes {self.model.max_length} at most",
                 "shorten the prompt or the answer region",
             )
-        mask = None
-        if lengths is not None:
-            mask = torch.arange(length, device=tokens.device) < lengths[:, None]
-            # What pads a row need not be a token, and the embedding would refuse such an id.
-            tokens = tokens.where(mask, 0)
-        hidden = self.encoder(tokens, mask)
-        source = (rows - 1).clamp(min=0) if self.encoder.spec.shift else rows
-        # The head on all rows would be the largest tensor of the whole forward.
-        picked = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
-        logits = self.encoder.head(picked).float()
-        logits[..., self.mask_id] = -torch.inf
-        return logits
+        if batch.lengths is None:
+            return batch.tokens, None
+        mask = torch.arange(length, device=batch.tokens.device) < batch.lengths[:, None]
+        # What pads a row need not be a token, and the embedding would refuse such an id.
+        return batch.tokens.where(mask, 0), mask
+
+    def logits(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        """`hidden` [B, L, D] -> [B, W, V] at `rows`. The head on all rows would be the largest
+        tensor of the whole forward; even so it is made once and used again."""
+        source = (rows - 1).clamp(min=0) if self.net.spec.shift else rows
+        picked = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1])).flatten(0, 1)
+        head = self.net.lm_head
+        if len(self._room) < len(picked) or self._room.dtype != picked.dtype:
+            self._room = picked.new_empty(len(picked), self.model.vocab_size)
+        logits = self._room[: len(picked)]
+        if head.bias is None:
+            torch.mm(picked, head.weight.t(), out=logits)
+        else:
+            torch.addmm(head.bias, picked, head.weight.t(), out=logits)
+        logits[:, self.model.mask_id] = -torch.inf
+        return logits.view(*rows.shape, -1)

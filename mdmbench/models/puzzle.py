@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mdmbench.base import Forward
+from mdmbench.base import Batch, Forward
 from mdmbench.errors import UserError
 from mdmbench.models import relations
 from mdmbench.models.checkpoint import assign, read_config, read_tensors
@@ -134,20 +134,24 @@ class PuzzleModel:
         self.device = net.embed.weight.device
 
     def start(self) -> Forward:
-        return self._forward
+        return PuzzleForward(self)
+
+
+class PuzzleForward(Forward):
+    def __init__(self, model: PuzzleModel) -> None:
+        self._net = model.net
 
     @torch.inference_mode()
-    def _forward(self, tokens: Tensor, rows: Tensor, lengths: Tensor | None) -> Tensor:
-        """Float32 logits `[B, W, symbols]`, see `mdmbench.base.Forward`."""
-        if tokens.shape[1] != self.net.length or lengths is not None:
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits `[B, W, symbols]`, see `mdmbench.base.Forward`."""
+        net, tokens, rows = self._net, batch.tokens, batch.rows
+        if tokens.shape[1] != net.length or batch.lengths is not None:
             raise UserError(
-                f"the canvas has {tokens.shape[1]} positions, the model is made for"
-                f" {self.net.length}",
+                f"the canvas has {tokens.shape[1]} positions, the model is made for {net.length}",
                 "choose the model that belongs to this task",
             )
-        hidden = self.net.hidden(tokens)
-        picked = hidden.gather(1, rows[..., None].expand(-1, -1, hidden.shape[-1]))
-        return self.net.logits(picked).float()
+        hidden = net.hidden(tokens)
+        return net.logits(hidden.gather(1, rows[..., None].expand(-1, -1, hidden.shape[-1])))
 
 
 def save(net: PuzzleNet, folder: Path) -> None:
