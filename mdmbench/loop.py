@@ -36,6 +36,9 @@ from mdmbench.step import Draw, Step
 NO_BLOCK = torch.iinfo(torch.int64).max
 """In `Rows.block_of`: behind the answer region, where masks are seen and never filled."""
 
+FINE = NO_BLOCK
+"""In `Slots.look`: the row was written tokens only."""
+
 Ints = NDArray[np.int64]
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -135,7 +138,7 @@ def _advance(sampler: Sampler, slots: Slots, clock: Clock) -> None:
         draw=decoding.draw,
         schedule=decoding.schedule,
     )
-    choice = checked(sampler(step), step, slots.model)
+    choice = checked(sampler(step), step)
     commit, forced = progress(step, choice)
     clock.mark()
     tokens = step.proposal if choice.tokens is None else choice.tokens
@@ -169,7 +172,7 @@ def progress(step: Step, choice: Choice) -> tuple[Tensor, Tensor]:
     return commit | (step.top(order, 1) & forced[:, None]), forced
 
 
-def checked(choice: Choice, step: Step, model: Model) -> Choice:
+def checked(choice: Choice, step: Step) -> Choice:
     """The choice, if it is one; a rule of the user's own may return anything."""
     if not isinstance(choice, Choice):
         raise UserError(f"the sampler returned {type(choice).__name__}", "it returns a Choice")
@@ -184,11 +187,6 @@ def checked(choice: Choice, step: Step, model: Model) -> Choice:
             raise UserError(
                 f"the sampler's Choice has {name} = {found}", f"it takes {dtypes[0]} {shape}"
             )
-    if choice.tokens is not None:
-        written = choice.tokens[choice.commit & step.eligible]
-        bad = (written < 0) | (written >= model.vocab_size) | (written == model.mask_id)
-        if bad.any():
-            raise UserError(f"the sampler writes token {int(written[bad][0])}", "that is no token")
     return choice
 
 
@@ -470,6 +468,8 @@ class Slots:
             column.scatter_(1, at, torch.where(commit, value, column.gather(1, at)))
         spent = step.entropy.masked_fill(~commit, 0)
         rows.bound += spent.sum(1) - spent.amax(1)
+        strange = (tokens < 0) | (tokens >= self.model.vocab_size) | (tokens == self.model.mask_id)
+        self._strange = tokens.masked_fill(~(commit & strange), FINE).amin(1)
         working = step.eligible.any(1)
         rows.forced += forced & working
         rows.index += working
@@ -477,9 +477,12 @@ class Slots:
 
     def look(self, now: Seconds) -> list[Decoded]:
         """Turns to the coming step's block, reads what is left of each row, and frees those that
-        are done. Returns the examples that were done at the step before, at `now`."""
+        are done. Returns the examples that were done at the step before, at `now`.
+
+        Raises UserError where the sampler wrote what is no token.
+        """
         rows = self.rows
-        status = [self._turn(rows)]
+        status = [self._turn(rows), self._strange]
         passing = self.forward.passing(self.batch(rows.tokens[:, :0]))
         status += [] if passing is None else [passing]
         early = self.decoding.stop is not None and self.decoding.early
@@ -487,7 +490,9 @@ class Slots:
         read, *rest = fetched([torch.stack(status), *seen, *self._columns()])
         tokens = rest.pop(0) if early else None
         left = self._decoded(rest, now)
-        waiting, counts = read[0].tolist(), read[-1].tolist()
+        waiting, strange, counts = (read[i].tolist() for i in (0, 1, -1))
+        if min(strange) != FINE:
+            raise UserError(f"the sampler writes token {min(strange)}", "that is no token")
         done = []
         for i, held in enumerate(self.held):
             held.passed += held.passing * (held.waiting > 0)

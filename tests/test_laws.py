@@ -1,5 +1,6 @@
 """The loop's promises, for every sampler. A user's own sampler is held to the same."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
@@ -9,10 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 from toy import HashModel
 
 from mdmbench.base import NEVER, Batch, Canvas, Choice, Decoded, Sampler
 from mdmbench.canvas import first_end
+from mdmbench.clock import Work
 from mdmbench.errors import UserError
 from mdmbench.loop import Decoding, decode, progress
 from mdmbench.samplers import SAMPLERS
@@ -282,6 +285,60 @@ def test_every_finished_slot_is_taken_by_the_next_example() -> None:
     work = sum(d.nfe for d in done)
     assert work == sum(i % 12 + 1 for i in range(40))
     assert model.calls <= work / 4 + 12
+
+
+class Reads(TorchFunctionMode):
+    """Counts what brings a tensor's values to the host; `numpy` needs `cpu` before it."""
+
+    count = 0
+    names = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += getattr(func, "__name__", "") in (*self.names, "__index__", "masked_select")
+        return func(*args, **(kwargs or {}))
+
+
+@every_how
+@every_rule
+def test_the_host_waits_for_the_device_once_a_step(rule: Sampler, how: dict[str, Any]) -> None:
+    """And once for those that were done at the last one; one more is of the canvases, which are
+    made on the host."""
+    items, work = canvases(), Work()
+    with Reads() as reads:
+        done = decode(MODEL, rule, items, batch_size=9, decoding=Decoding(**how), work=work)
+        assert len(list(done)) == 9
+    assert reads.count == work.steps + 2
+
+
+def test_a_token_that_is_none_is_an_error() -> None:
+    def wrong(token: int) -> Sampler:
+        return lambda step: Choice(step.eligible, torch.full_like(step.proposal, token))
+
+    for token in (-1, MODEL.mask_id, MODEL.vocab_size):
+        with pytest.raises(UserError, match=f"the sampler writes token {token}"):
+            run(wrong(token), canvases())
+
+
+def test_rows_of_any_length_take_each_others_place() -> None:
+    """A short one in a long one's place, and the other way, with masks left behind by both."""
+    rng = random.Random(0)
+    items = [
+        Canvas(f"{i}", (2,) * rng.randrange(1, 40) + (0,) * rng.randrange(1, 20)) for i in range(60)
+    ]
+    for rule in (TopK(k=1), EB(1.0), Random(k=3)):
+        alone = answers(run(rule, items, batch_size=1))
+        for batch_size in (2, 3, 7, 60):
+            assert answers(run(rule, items, batch_size=batch_size)) == alone
+
+
+def test_work_says_what_the_steps_were_made_of() -> None:
+    items = [Canvas(f"{n}", (2,) * 4 + (0,) * n) for n in (6, 3, 1)]
+    work = Work()
+    list(decode(MODEL, TopK(k=1), items, batch_size=2, work=work))
+    # Two slots: 6 and 3 for three steps, 6 and 1 for one, 6 alone for two.
+    assert (work.steps, work.slots, work.rows) == (6, 12, 10)
+    assert (work.positions, work.tokens) == (4 * 2 * 10 + 2 * 10, 3 * 17 + 15 + 2 * 10)
+    assert min(work.seconds.model, work.seconds.sampler, work.seconds.host) > 0
 
 
 def test_logits_are_asked_for_at_eligible_positions_only() -> None:
