@@ -12,9 +12,11 @@ import torch
 import mdmbench
 
 
-def describe(device: torch.device, sandbox: str | None = None) -> dict[str, Any]:
-    """Versions, processor or GPU, threads, the git revision of the package's checkout, and the
-    sandbox that programs ran in, where the task has any."""
+def describe(
+    device: torch.device, sandbox: str | None = None, compiled: bool = False
+) -> dict[str, Any]:
+    """Versions, processor or GPU, threads, the git revision of the package's checkout, whether the
+    model was compiled, and the sandbox that programs ran in, where the task has any."""
     return {
         "mdmbench": mdmbench.__version__,
         "git": _revision(),
@@ -28,6 +30,7 @@ def describe(device: torch.device, sandbox: str | None = None) -> dict[str, Any]
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cuda": torch.version.cuda,
+        "compiled": compiled,
         "sandbox": sandbox,
     }
 

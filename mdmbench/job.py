@@ -199,15 +199,25 @@ class Jobs:
     """Makes jobs; models and examples are made once for all of them."""
 
     def __init__(
-        self, limit: int | None, device: torch.device, sandbox: Callable[[], Sandbox]
+        self,
+        limit: int | None,
+        device: torch.device,
+        sandbox: Callable[[], Sandbox],
+        compiled: bool = False,
     ) -> None:
-        """`sandbox` is asked for the first time when a task has programs to run."""
+        """`sandbox` is asked for the first time when a task has programs to run; `compiled`: so are
+        the models."""
         self.limit, self.device, self.sandbox = limit, device, cache(sandbox)
         self.workers = Workers()
-        self._load = cache(models.load)
+        self.compiled = compiled
+        self._load = cache(self._loaded)
         self._digest = cache(models.digest)
         self._tokenizer = cache(forms.tokenizer)
         self._examples: dict[str, Sequence[Item]] = {}
+
+    def _loaded(self, folder: Path, **how: Any) -> Any:
+        model = models.load(folder, **how)
+        return models.compiled(model) if self.compiled else model
 
     def make(self, spec: RunSpec) -> Job:
         """Raises UserError for whatever in the spec does not exist or does not go together."""

@@ -51,10 +51,11 @@ class Runner:
         observer: Observer,
         sandbox: Callable[[], Sandbox],
         order: Order = as_given,
+        compiled: bool = False,
     ) -> None:
         self.out, self.batch_size = out, batch_size
         self.device, self.observer, self.order = device, observer, order
-        self.jobs = Jobs(limit, device, sandbox)
+        self.jobs = Jobs(limit, device, sandbox, compiled)
 
     def run(self, specs: Sequence[RunSpec], pace: Pace = together) -> list[tuple[Path, set[str]]]:
         """For each spec its run's folder and the ids that were asked for, complete as far as `pace`
@@ -114,7 +115,9 @@ class Runner:
         Closed early it leaves a whole run behind, which the same command completes.
         """
         sandbox = job.judge.sandbox
-        where = environment.describe(self.device, sandbox.name if sandbox else None)
+        where = environment.describe(
+            self.device, sandbox.name if sandbox else None, self.jobs.compiled
+        )
         with run.writing(where) as append, buffer.to(append):
             # Asked again now that nobody else can add to the run.
             for record in run.records():

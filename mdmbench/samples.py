@@ -162,4 +162,5 @@ def example(of: Record | Example | Question) -> str:
 def _clock(environment: Mapping[str, Any]) -> str:
     named = ("device", "gpu", "processor")
     found = [str(environment[name]) for name in named if environment.get(name)]
+    found += ["compiled"] if environment.get("compiled") else []
     return ", ".join([*found, f"{environment.get('threads', 'unknown')} threads"])

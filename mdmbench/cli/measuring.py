@@ -14,6 +14,7 @@ import typer
 from mdmbench.cli.guard import app
 from mdmbench.cli.options import (
     BatchSize,
+    Compile,
     Device,
     Each,
     Format,
@@ -106,6 +107,7 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Of puzzles and noise.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     batch_size: BatchSize = None,
+    compiled: Compile = False,
     sandbox: SandboxOption = "auto",
     i_know: IKnow = False,
     device: Device = "auto",
@@ -151,7 +153,8 @@ def run(
     specs = spec.plan(written.settings, given)
     if baseline:
         specs = spec.distinct([*map(job.baseline, specs), *specs])
-    with benching(out, limit or written.limit, batch_size, device, sandbox, i_know) as bench:
+    count = limit or written.limit
+    with benching(out, count, batch_size, device, sandbox, i_know, compiled=compiled) as bench:
         done = dict(bench.run(specs))
     tabulate(done, Format.json if json else Format.rich)
 
@@ -166,6 +169,7 @@ def sweep(
         typer.Option(help="decided: stop a run once its loss is shown within or beyond --margin."),
     ] = None,
     batch_size: BatchSize = None,
+    compiled: Compile = False,
     sandbox: SandboxOption = "auto",
     i_know: IKnow = False,
     device: Device = "auto",
@@ -179,7 +183,10 @@ def sweep(
     written = spec.recipe(bundled.config(recipe))
     specs = spec.plan(written.settings)
     count = limit or written.limit
-    with benching(out, count, batch_size, device, sandbox, i_know, runner.shuffled) as bench:
+    mixed = runner.shuffled
+    with benching(
+        out, count, batch_size, device, sandbox, i_know, mixed, compiled=compiled
+    ) as bench:
         rounds = pace.Sweep(margin / 100 if until else None)
         done = dict(bench.run(spec.distinct([*map(job.baseline, specs), *specs]), rounds))
     format = Format.json if json else Format.rich
@@ -257,6 +264,7 @@ def benching(
     sandbox: SandboxName,
     i_know: bool,
     order: Order | None = None,
+    compiled: bool = False,
 ) -> Iterator[Runner]:
     """What makes runs under `out`, with a progress bar; `order` is the task's unless given."""
     from mdmbench import models, runner
@@ -270,6 +278,7 @@ def benching(
             observer=observer,
             sandbox=lambda: boxed(sandbox, i_know),
             order=order or runner.as_given,
+            compiled=compiled,
         )
 
 

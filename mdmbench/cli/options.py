@@ -37,6 +37,9 @@ BatchSize = Annotated[
     typer.Option(min=1, help="Examples at a time; changes no answer. Default: 64, texts 8."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the model first: pays in runs of many minutes.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line.")]
 Timed = Annotated[
     bool, typer.Option(help="--no-seconds says nothing of time: for a machine that was busy.")
