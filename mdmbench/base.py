@@ -146,6 +146,7 @@ class Decoded:
     forced          positions the loop committed because the rule chose none
     bound_spent     sum over steps of (sum of the entropies committed - the largest), nats
     seconds         the example's share of the loop's time
+    batch_size      rows that there could be beside it, itself included
     """
 
     id: str
@@ -160,6 +161,7 @@ class Decoded:
     forced: int
     bound_spent: float
     seconds: Seconds
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ class Batch:
     lengths  int64 [B], or None when every row is L long (keeps the fast attention kernels)
     first    int64 [B]: where the row's current block begins,
     behind   int64 [B]: and the first position behind it
-    passing  what `Forward.passing` said of each row; None where it says None
+    passing  what `Forward.passing` or `opening` said of each row; its length where they said None
     """
 
     tokens: Tensor
@@ -227,6 +229,11 @@ class Forward(Protocol):
     def passing(self, batch: Batch) -> Tensor | None:
         """int64 [B]: the positions of each row that go through the model in the coming call, which
         gets the same tokens; None: all of them. It reads nothing back to the host."""
+        return None
+
+    def opening(self, batch: Batch) -> Sequence[int] | None:
+        """What `passing` would say of examples that are about to be seated; the batch lies on the
+        host."""
         return None
 
     def seat(self, rows: Sequence[int]) -> None:

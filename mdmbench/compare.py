@@ -167,8 +167,10 @@ def _matters(name: str) -> Matters:
 
 def _settings(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What can change an answer; knobs one by one, and of a file its content, not its place."""
-    settings, files = dict(spec["settings"]), dict(spec.get("files", {}))
-    for kind in ("knobs", "task_knobs", "model_knobs"):
+    # What was made before there were caches had none.
+    settings = {"cache": "none", "cache_knobs": {}, **spec["settings"]}
+    files = dict(spec.get("files", {}))
+    for kind in ("knobs", "task_knobs", "model_knobs", "cache_knobs"):
         knobs = {f"{kind}.{knob}": value for knob, value in settings.pop(kind).items()}
         settings |= {name: value for name, value in knobs.items() if value not in (None, "")}
     for knob in files.keys() - {"task", "sampler"}:

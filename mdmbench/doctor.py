@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 import torch
 
-from mdmbench import bundled, canvas, models
+from mdmbench import bundled, canvas, memory, models
 from mdmbench.errors import UserError
+from mdmbench.memory import gb
 from mdmbench.models import authors, checkpoint, hub, quant
 from mdmbench.models.authors import Published
 from mdmbench.models.checkpoint import Options
@@ -19,8 +19,6 @@ from mdmbench.models.dit import DiT
 from mdmbench.models.encoder import Encoder, ModelSpec
 
 CANVAS = 1024
-TABLES = 4
-"""Float32 tables of [rows, vocabulary] in a step: the logits, and three that statistics need."""
 
 
 def lines(name: str, knobs: Mapping[str, Any], dtype: str | None, device: str) -> Iterator[str]:
@@ -119,42 +117,25 @@ def _memory(
     plain = total * size
     int8 = (total - inner) * size + inner * quant.BYTES["int8"] + 4 * rows
     nf4 = (total - inner) * size + inner * quant.BYTES["nf4"]
-    said = f"{_gb(plain)} in {str(dtype).removeprefix('torch.')}"
+    said = f"{gb(plain)} in {str(dtype).removeprefix('torch.')}"
     if isinstance(net, Encoder):
-        said += f", {_gb(int8)} with -M quant=int8, {_gb(nf4)} with nf4"
+        said += f", {gb(int8)} with -M quant=int8, {gb(nf4)} with nf4"
     yield _line("weights", said)
     length = min(CANVAS, spec.max_length)
-    table = length * spec.vocab_rows * (4 * TABLES + size)
-    heads = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
-    streams = length * (4 * spec.width + 3 * max(spec.ff, heads)) * 4
+    table = memory.logits(length, spec.vocab_rows, size, device)
+    stream = memory.stream(spec, length)
     yield _line(
         "step",
-        f"about {_gb(table + streams)} more for one canvas of {length} tokens, all masked:"
-        f" {_gb(table)} of it for the logits",
+        f"about {gb(table + stream)} more for one canvas of {length} tokens, all masked:"
+        f" {gb(table)} of it for the logits",
     )
-    free, whole = _free(device)
-    yield _line("machine", f"{device}: {_gb(free)} free of {_gb(whole)}")
+    free, whole = memory.free(device)
+    yield _line("machine", f"{device}: {gb(free)} free of {gb(whole)}")
     need = {"": plain, "int8": int8, "nf4": nf4}
-    fits = [kind for kind, weights in need.items() if weights + table + streams <= free]
+    fits = [kind for kind, weights in need.items() if weights + table + stream <= free]
     if "" not in fits:
         best = f"try -M quant={fits[0]}" if fits else "neither would quantised weights"
         yield _line("", f"the weights and a step do not fit: {best}")
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
-def _free(device: torch.device) -> tuple[int, int]:
-    """Bytes that are free, and that there are."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    except OSError:
-        return whole, whole
-    return 1024 * int(facts["MemAvailable"].split()[0]), whole
 
 
 def _tensors(folder: Path, fit: checkpoint.Fit) -> Iterator[str]:

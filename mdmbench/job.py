@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache
 from hashlib import sha256
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
 
 import mdmbench
-from mdmbench import bundled, models, resolve
+from mdmbench import bundled, memory, models, resolve
 from mdmbench import canvas as forms
 from mdmbench.base import (
     Canvas,
+    Choice,
     Decoded,
     Example,
     Model,
@@ -32,15 +33,19 @@ from mdmbench.base import (
 from mdmbench.canvas import Codec, Symbols, Text, Unfit, counts
 from mdmbench.errors import UserError
 from mdmbench.loop import Decoding, blocks, decode
+from mdmbench.memory import Need
+from mdmbench.models import cache as caches
 from mdmbench.models import checkpoint
 from mdmbench.models.checkpoint import Options
 from mdmbench.models.puzzle import PuzzleModel
+from mdmbench.peak import added
 from mdmbench.samplers.presets import PRESETS, Preset
 from mdmbench.schedule import Schedule
 from mdmbench.scoring.sandbox import Sandbox
 from mdmbench.scoring.scorer import Judge, Scored, Workers, result
+from mdmbench.shelves import shelved
 from mdmbench.spec import RunSpec, validated
-from mdmbench.step import Draw, Proxy
+from mdmbench.step import Draw, Proxy, Step
 from mdmbench.store import DIGITS, Record
 
 BACKLOG = 8
@@ -67,19 +72,44 @@ class Job:
 
     @property
     def usual_batch_size(self) -> int:
-        """Where the user says nothing: texts are longer than puzzles, and their models larger."""
-        return 8 if isinstance(self.codec, Text) else 64
+        """Where the user says nothing: texts are longer than puzzles, and their models larger; on a
+        CPU more rows gain nothing, and more of them are empty in the end."""
+        if isinstance(self.codec, Text):
+            return 8
+        return memory.CPU_ROWS if self.model.device.type == "cpu" else 64
+
+    def fitting_batch_size(self, runs: int) -> int:
+        """The largest that memory allows while so many runs are under way, by measuring; the usual
+        one where that cannot be done."""
+        canvases, _ = self._canvases(self.examples)
+        longest = sorted(canvases.values(), key=lambda canvas: -len(canvas.tokens))
+        device = self.model.device
+
+        def need(rows: int) -> Need:
+            with added(device) as most:
+                before = memory.used(device)
+                for decoded in self._once(longest, rows):
+                    kept, size = memory.used(device) - before, decoded.batch_size
+            return Need(size, most(), kept)
+
+        found = memory.fitting(need, device, len(longest), runs)
+        return self.usual_batch_size if found is None else found
 
     def records(
-        self, examples: Sequence[Item], batch_size: int, more: Callable[[], bool]
+        self,
+        examples: Sequence[Item],
+        batch_size: int,
+        more: Callable[[], bool],
+        notice: Callable[[str], None],
     ) -> Generator[Record]:
         """A record for each example, in the order in which their scores are known.
 
-        Once `more` says no, only those under way are finished.
+        Once `more` says no, only those under way are finished. `notice` is told of a batch that was
+        made smaller because memory ran out.
         """
         batch_size = min(batch_size, len(examples))
         scoring: dict[Future[Scored], tuple[Item, Record]] = {}
-        for record, item, answer in self._answers(examples, batch_size, more):
+        for record, item, answer in self._answers(examples, batch_size, more, notice):
             scoring[self.workers.submit(self.judge, self.task, item, answer)] = item, record
             yield from _scored(scoring)
             # What is not scored is not on the disk, and would be lost if the run were killed.
@@ -90,11 +120,8 @@ class Job:
             wait(scoring, return_when=FIRST_COMPLETED)
             yield from _scored(scoring)
 
-    def _answers(
-        self, items: Sequence[Item], batch_size: int, more: Callable[[], bool]
-    ) -> Iterator[tuple[Record, Item, Any]]:
-        """Records without scores, with what is to be scored."""
-        by_id = {item.id: item for item in items}
+    def _canvases(self, items: Sequence[Item]) -> tuple[dict[str, Canvas], dict[str, str]]:
+        """By id the canvases of the examples, and why the others have none."""
         canvases: dict[str, Canvas] = {}
         unfit: dict[str, str] = {}
         for item in items:
@@ -102,6 +129,18 @@ class Job:
                 canvases[item.id] = self.codec.canvas(item)
             except Unfit as error:
                 unfit[item.id] = str(error)
+        return canvases, unfit
+
+    def _answers(
+        self,
+        items: Sequence[Item],
+        batch_size: int,
+        more: Callable[[], bool],
+        notice: Callable[[str], None],
+    ) -> Iterator[tuple[Record, Item, Any]]:
+        """Records without scores, with what is to be scored."""
+        by_id = {item.id: item for item in items}
+        canvases, unfit = self._canvases(items)
         if not canvases:
             raise UserError(
                 f"no example of {self.label} can be asked: {unfit[items[0].id]}",
@@ -109,17 +148,22 @@ class Job:
             )
         for id, why in unfit.items():
             yield unanswered(by_id[id], why, batch_size), by_id[id], self.codec.answer([])
-        self._warm_up(list(canvases.values())[:batch_size])
+        queue = tuple(canvases.values())
+        first = chain.from_iterable(shelved(queue, batch_size))
+        for decoded in self._once(first, batch_size):
+            batch_size = self._left(batch_size, decoded, notice)
+        lots = takewhile(lambda _: more(), shelved(queue, batch_size))
         done = decode(
             self.model,
             self.sampler,
-            takewhile(lambda _: more(), canvases.values()),
+            chain.from_iterable(lots),
             batch_size=batch_size,
             decoding=self.decoding,
         )
         for decoded in done:
+            batch_size = self._left(batch_size, decoded, notice)
             answer, record = self._record(by_id[decoded.id], canvases[decoded.id], decoded)
-            yield replace(record, batch_size=batch_size), by_id[decoded.id], answer
+            yield record, by_id[decoded.id], answer
 
     def _record(self, item: Item, canvas: Canvas, decoded: Decoded) -> tuple[Any, Record]:
         tokens = decoded.tokens[canvas.start : canvas.end]
@@ -140,25 +184,41 @@ class Job:
             bound_spent=decoded.bound_spent,
             committed_at=list(decoded.committed_at[canvas.start : canvas.end]),
             pieces=self.codec.pieces(tokens),
-            batch_size=0,
+            batch_size=decoded.batch_size,
             seconds=decoded.seconds,
             confidence=_rounded(decoded.confidence[canvas.start : canvas.end]),
             entropy=_rounded(decoded.entropy[canvas.start : canvas.end]),
         )
         return answer, record
 
-    def _warm_up(self, canvases: Sequence[Canvas]) -> None:
-        """One step of the batch's shape, so that first-call costs stay out of the clock."""
-        mask = self.model.mask_id
-        other = int(mask == 0)
-        nearly = []
-        for canvas in canvases:
-            region = canvas.tokens[: canvas.end]
-            last = max((i for i, t in enumerate(region) if t == mask), default=0)
-            tokens = [other if t == mask and i != last else t for i, t in enumerate(region)]
-            nearly.append(replace(canvas, tokens=(*tokens, *canvas.tokens[len(region) :])))
-        once = replace(self.decoding, schedule=None, stop=None, early=False)
-        list(decode(self.model, self.sampler, nearly, batch_size=len(nearly), decoding=once))
+    def _left(self, batch_size: int, decoded: Decoded, notice: Callable[[str], None]) -> int:
+        """What memory has left of a batch size; `notice` is told where that is less."""
+        left = decoded.batch_size
+        if left < batch_size:
+            notice(f"{self.label}: out of memory at batch {batch_size}: going on with {left}")
+        return left
+
+    def _once(self, canvases: Iterable[Canvas], batch_size: int) -> Iterator[Decoded]:
+        """One whole step of a batch of the first canvases, in which all that is asked for is
+        committed: it keeps what first calls cost out of the clock, and says whether that fits."""
+
+        def rule(step: Step) -> Choice:
+            self.sampler(step)
+            return Choice(step.eligible)
+
+        opening = map(self._opening, islice(canvases, batch_size))
+        decoding = replace(self.decoding, stop=None, early=False)
+        return decode(self.model, rule, opening, batch_size=batch_size, decoding=decoding)
+
+    def _opening(self, canvas: Canvas) -> Canvas:
+        """As far as the end of the block that is filled first."""
+        size, mask = self.decoding.block_length, self.model.mask_id
+        region = canvas.tokens[: canvas.end]
+        if size is None or mask not in region:
+            return canvas
+        origin = 0 if self.decoding.from_zero else canvas.start
+        behind = origin + ((region.index(mask) - origin) // size + 1) * size
+        return replace(canvas, end=min(len(region), behind))
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
@@ -223,6 +283,8 @@ class Jobs:
         """Raises UserError for whatever in the spec does not exist or does not go together."""
         task = cast(AnyTask, resolve.task(spec.task, spec.task_knobs))
         sampler = sampler_of(spec)
+        if spec.cache is not None:
+            caches.policy(spec.cache, spec.cache_knobs)
         asked = Judge(spec.task, spec.task_knobs)
         name = spec.model or own_model(spec.task)
         options, revision = models.options(name, spec.model_knobs)
@@ -237,7 +299,7 @@ class Jobs:
         if codec.stop is None and spec.stop == "until":
             raise UserError(f"model {name} has no end symbol to stop at", "leave --stop out")
         spec, schedule = scheduled(spec, sampler, answer_length(spec, examples), model.block)
-        spec = with_knobs(spec, sampler, task)
+        spec, model = caching(with_knobs(spec, sampler, task), model)
         return Job(
             label=label(spec),
             stored={**described(spec, task), "model_digest": self._digest(folder)},
@@ -491,6 +553,17 @@ def scheduled(
     return spec, Schedule(name, steps // parts)
 
 
+def caching(spec: RunSpec, model: Model) -> tuple[RunSpec, Model]:
+    """The spec with its cache and all knobs of that, and the model that has it."""
+    guided = bool(spec.cfg)
+    name = spec.cache or caches.usual(model, guided)
+    policy = caches.policy(name, spec.cache_knobs)
+    spec = spec.model_copy(update={"cache": name, "cache_knobs": knobs_of(policy)})
+    if policy is None:
+        return spec, model
+    return spec, caches.cached(model, str(spec.model), name, policy, guided)
+
+
 def with_knobs(spec: RunSpec, sampler: Sampler, task: AnyTask) -> RunSpec:
     """The spec with every knob of its sampler and its task, those left alone too."""
     knobs = knobs_of(sampler)
@@ -500,7 +573,8 @@ def with_knobs(spec: RunSpec, sampler: Sampler, task: AnyTask) -> RunSpec:
 
 
 def baseline(spec: RunSpec) -> RunSpec:
-    """The quality reference of a spec: one position a step, by the same proxy.
+    """The quality reference of a spec: one position a step, by the same proxy and with the same
+    cache, so that a speed-up is the rule's own.
 
     `rows.top1` finds it again among runs on disk.
     """
@@ -515,6 +589,7 @@ def label(spec: RunSpec) -> str:
     """A short name for folders and progress bars: task, sampler and its knobs."""
     knobs = [f"{v}" if isinstance(v, str) else f"{k}{v}" for k, v in spec.knobs.items() if v]
     model = [spec.model] if spec.model not in (None, spec.task) else []
-    parts = [spec.task, *model, spec.sampler, *knobs]
+    cache = [spec.cache] if spec.cache not in (None, "none") else []
+    parts = [spec.task, *model, *cache, spec.sampler, *knobs]
     plain = (Path(p.replace(":", "-")).name for p in parts)
     return "-".join("".join(c if c.isalnum() or c in ".-" else "_" for c in p) for p in plain)[:100]

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mdmbench import bundled, resolve, store
+from mdmbench.models.cache import CACHES
 from mdmbench.samplers import SAMPLERS
 from mdmbench.samplers.presets import PRESETS
 
 
 def lines(out: Path) -> Iterator[str]:
-    """Samplers, presets, tasks, models, recipes, and the runs under `out`."""
+    """Samplers, presets, caches, tasks, models, recipes, and the runs under `out`."""
     yield "samplers (--sampler, knobs by -S name=value)"
     for name, rule in SAMPLERS.items():
         yield f"  {name:22}{_knobs(rule):44}{_summary(rule)}"
@@ -20,6 +21,9 @@ def lines(out: Path) -> Iterator[str]:
         inner = " ".join(f"{k}={v}" for k, v in preset.knobs.items())
         schedule = f"schedule={preset.schedule}" if preset.schedule else ""
         yield f"  {name:22}{preset.sampler} {inner} {schedule}".rstrip()
+    yield "caches (--cache, knobs by -C name=value)"
+    for name, policy in CACHES.items():
+        yield f"  {name:22}{_knobs(policy):44}{_summary(policy)}"
     yield "tasks (--task, knobs by -T name=value)"
     for file in bundled.tasks().values():
         for name, made_by in resolve.variants(file).items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdmbench import noise
+from mdmbench import memory, noise
 from mdmbench.base import (
     NEVER,
     Batch,
@@ -100,7 +100,10 @@ def decode(
     Promises: givens stay; no mask is left; only eligible positions are committed, and at least one
     a step unless the schedule asks for none; the batch size changes no token and no NFE; a step
     waits for the device once. What was done is added to `work`.
-    Raises UserError for a canvas that is longer than the model or does not fit the blocks.
+    Where memory runs out, the rows under way start anew in a batch of half as many; what was done
+    for them is in `work`, and in no example's seconds.
+    Raises UserError for a canvas that is longer than the model, does not fit the blocks, or finds
+    no memory even alone.
     """
     queue = iter(canvases)
     clock = Clock(model.device)
@@ -108,12 +111,29 @@ def decode(
     work = work or Work()
     while True:
         clock.begin()
-        slots.fill(queue, clock.total)
-        if not slots.held:
+        under_way = [held.canvas for held in slots.held if held.waiting]
+        new = list(islice(queue, slots.vacant))
+        if not (under_way or new):
             break
-        shape = slots.shape
-        _advance(sampler, slots, clock)
-        left = slots.look(clock.total)
+        left: list[Decoded] | None = None
+        try:
+            slots.fill(new, clock.total)
+            shape = slots.shape
+            _advance(sampler, slots, clock)
+            left = slots.look(clock.total)
+        except Exception as error:
+            if not memory.exhausted(error):
+                raise
+        # Not where the error is caught: its frames hold on to what has filled the memory.
+        if left is None:
+            yield from slots.last(clock.total)
+            rows = [*under_way, *new]
+            slots = Slots(model, decoding, max(1, len(rows) // 2))
+            memory.release(model.device)
+            if len(rows) == 1:
+                raise memory.unfit(model, rows[0], decoding.block_length)
+            queue = chain(rows, queue)
+            continue
         work.add(shape, clock.end(shape.rows))
         yield from left
     yield from slots.last(clock.total)
@@ -334,11 +354,16 @@ class Slots:
     def shape(self) -> Shape:
         return Shape(self.batch_size, len(self.held), self.width, sum(h.length for h in self.held))
 
-    def fill(self, queue: Iterator[Canvas], now: Seconds) -> None:
+    @property
+    def vacant(self) -> int:
+        """How many new canvases there is room for."""
+        return len(self._free) + self.batch_size - len(self.held)
+
+    def fill(self, canvases: Sequence[Canvas], now: Seconds) -> None:
         """Seats new canvases in the free rows, and closes the gaps where there are not enough;
         `now` is the clock's total."""
         places = [*self._free, *range(len(self.held), self.batch_size)]
-        new = [self._checked(canvas) for canvas in islice(queue, len(places))]
+        new = [self._checked(canvas) for canvas in canvases]
         places, holes = places[: len(new)], self._free[len(new) :]
         if new:
             self._seat(new, places, now)
@@ -361,8 +386,10 @@ class Slots:
         # Made on the host, which has to know what is eligible, and sent to the device at once.
         rows = self._first(canvases)
         waiting = rows.block_masks.tolist()
-        for place, canvas, eligible in zip(places, canvases, waiting, strict=True):
-            held = Held(canvas, now, eligible, len(canvas.tokens))
+        opening = self.forward.opening(self._asked(rows, rows.tokens[:, :0], rows.length))
+        passing = [len(c.tokens) for c in canvases] if opening is None else opening
+        for place, canvas, eligible, count in zip(places, canvases, waiting, passing, strict=True):
+            held = Held(canvas, now, eligible, count)
             if place < len(self.held):
                 self.held[place] = held
             else:
@@ -446,12 +473,21 @@ class Slots:
 
     def batch(self, positions: Tensor, passing: Sequence[int] | None = None) -> Batch:
         """What the model is asked for the coming step, about `positions` [B, W]."""
-        rows, size = self.rows, self.decoding.block_length
+        return self._asked(self.rows, positions, self.lengths(), passing)
+
+    def _asked(
+        self,
+        rows: Rows,
+        positions: Tensor,
+        lengths: Tensor | None,
+        passing: Sequence[int] | None = None,
+    ) -> Batch:
+        size = self.decoding.block_length
         first, behind = rows.origin, rows.end
         if size is not None:
             first = rows.origin + rows.block * size
             behind = behind.minimum(first + size)
-        return Batch(rows.tokens, positions, self.lengths(), first, behind, passing)
+        return Batch(rows.tokens, positions, lengths, first, behind, passing)
 
     def write(self, step: Step, commit: Tensor, forced: Tensor, tokens: Tensor) -> None:
         """Writes `tokens` [B, W] where `commit` [B, W] is True, and what it cost."""
@@ -565,6 +601,7 @@ class Slots:
             forced=forced,
             bound_spent=read.bound,
             seconds=now - held.entered,
+            batch_size=self.batch_size,
         )
 
     def _end(self, canvas: Canvas, tokens: Sequence[int]) -> int | None:

@@ -57,6 +57,7 @@ def _published(line: dict[str, str], rows: Sequence[Row]) -> Published:
         same = rule == (line["model"], line["task"], line["sampler"], gamma, line["proxy"])
         canvas = row.settings.get("block_length"), row.settings.get("pad_to")
         asked = row.knobs.get("k") in (None, 1) and row.task_knobs.get("shots") != 0
+        asked = asked and "cache" not in row.settings
         return same and asked and canvas == (block, line["pad_to"] or None)
 
     return Published(

@@ -217,11 +217,12 @@ def _scores(own: Samples) -> dict[str, Interval | None]:
 
 def _changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Of the loop and the model; some defaults are what None is resolved to."""
-    shown = ("model", "task", "sampler", "knobs", "task_knobs", "model_knobs")
+    shown = ("model", "task", "sampler", "knobs", "task_knobs", "model_knobs", "cache_knobs")
     defaults = {k: f.default for k, f in RunSpec.model_fields.items() if k not in shown}
-    defaults |= {"scores": "raw", "chat": False, "dtype": "float32"}
-    changed = {k: settings[k] for k, v in defaults.items() if settings[k] not in (v, None)}
-    return {**settings["model_knobs"], **changed}
+    defaults |= {"scores": "raw", "chat": False, "dtype": "float32", "cache": "none"}
+    changed = {k: settings.get(k) for k, v in defaults.items()}
+    changed = {k: v for k, v in changed.items() if v not in (defaults[k], None)}
+    return {**settings["model_knobs"], **changed, **settings.get("cache_knobs", {})}
 
 
 def _interval(of: Callable[[list[float]], Interval], values: list[float]) -> Interval | None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -46,14 +47,17 @@ class Runner:
         out: Path,
         *,
         limit: int | None,
-        batch_size: int | None,
+        batch_size: int | Literal["auto"] | None,
         device: torch.device,
         observer: Observer,
+        notice: Callable[[str], None],
         sandbox: Callable[[], Sandbox],
         order: Order = as_given,
         compiled: bool = False,
     ) -> None:
-        self.out, self.batch_size = out, batch_size
+        """`batch_size`: the usual one where it is None, and with auto the largest that fits.
+        `notice` is told what the user should know."""
+        self.out, self.batch_size, self.notice = out, batch_size, notice
         self.device, self.observer, self.order = device, observer, order
         self.jobs = Jobs(limit, device, sandbox, compiled)
 
@@ -75,12 +79,19 @@ class Runner:
         with ExitStack() as stack:
             stack.enter_context(self.jobs.workers)
             buffers = {name: Buffer() for name in jobs}
+            left = {name: job for name, job in jobs.items() if known[name].left}
+            # One size for all that are compared: seconds of different ones cannot be.
+            some = {groups[name]: job for name, job in left.items()}
+            sizes = {which: self._size(job, len(left)) for which, job in some.items()}
             going = {
                 name: stack.enter_context(
-                    closing(self.complete(job, folders[name], known[name], buffers[name]))
+                    closing(
+                        self.complete(
+                            job, folders[name], known[name], buffers[name], sizes[groups[name]]
+                        )
+                    )
                 )
-                for name, job in jobs.items()
-                if known[name].left
+                for name, job in left.items()
             }
             while turn := pace(list(known.values())):
                 name = next(name for name, progress in known.items() if progress is turn.who)
@@ -97,6 +108,12 @@ class Runner:
         names = [digest(job.stored) for job in made]
         return [(folders[name].path, set(known[name].ids)) for name in names]
 
+    def _size(self, job: Job, runs: int) -> int:
+        """The batch size of a job that is one of so many."""
+        if self.batch_size == "auto":
+            return job.fitting_batch_size(runs)
+        return self.batch_size or job.usual_batch_size
+
     def folder(self, job: Job) -> Run:
         return Run.create(self.out, job.label, job.stored)
 
@@ -108,7 +125,9 @@ class Runner:
             progress.add(record)
         return progress
 
-    def complete(self, job: Job, run: Run, progress: Progress, buffer: Buffer) -> Generator[None]:
+    def complete(
+        self, job: Job, run: Run, progress: Progress, buffer: Buffer, batch_size: int
+    ) -> Generator[None]:
         """Makes the records that a job's run does not have; each is added to `progress`, and goes
         to the disk by way of `buffer`.
 
@@ -124,8 +143,7 @@ class Runner:
                 progress.add(record)
             todo = [item for item in self.order(job.examples) if not progress.has(item.id)]
             if todo:
-                size = self.batch_size or job.usual_batch_size
-                made = job.records(todo, size, lambda: not progress.closed)
+                made = job.records(todo, batch_size, lambda: not progress.closed, self.notice)
                 with closing(made):
                     for record in made:
                         buffer.add(record)

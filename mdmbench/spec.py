@@ -26,6 +26,7 @@ class RunSpec(BaseModel):
     eos         free; never: EOS is not written; last: what proposes EOS or an end of turn comes
                 last (LLaDA generate.py: logits_eos_inf, confidence_eos_eot_inf)
     cfg         scale of classifier-free guidance, two forwards a step
+    cache       what forwards keep of the ones before (`models/cache.py`); none: nothing
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -41,6 +42,8 @@ class RunSpec(BaseModel):
     pad_to: int | Literal["max"] | None = None
     eos: Literal["free", "never", "last"] = "free"
     cfg: float = Field(0.0, ge=0, le=1000)
+    cache: str | None = None
+    cache_knobs: dict[str, Any] = Field(default_factory=dict)
     block_length: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1, le=1_000_000)
     schedule: str | None = None

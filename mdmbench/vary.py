@@ -101,6 +101,7 @@ def make(
     *,
     limit: int | None,
     observer: Observer,
+    notice: Callable[[str], None],
     sandbox: Callable[[], Sandbox],
 ) -> None:
     """Decodes the run's examples, at most `limit` of them, under each variation.
@@ -119,6 +120,7 @@ def make(
             batch_size=variation.batch_size,
             device=variation.device,
             observer=observer,
+            notice=notice,
             sandbox=sandbox,
             order=_only(ids, limit, variation.order),
         )

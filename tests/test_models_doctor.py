@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mdmbench import doctor
+from mdmbench import doctor, memory
 from mdmbench.errors import UserError
 from mdmbench.models import authors, checkpoint
 from mdmbench.models.checkpoint import Options
@@ -105,7 +105,7 @@ def test_a_block_that_the_config_lacks_is_asked_for(tmp_path: Path) -> None:
 def test_a_model_that_does_not_fit_is_offered_smaller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_free", lambda device: (11_000_000, 20_000_000))
+    monkeypatch.setattr(memory, "free", lambda device: (11_000_000, 20_000_000))
     folder = copied(tmp_path, "llada", dtype="float32", mlp_hidden_size=2000)
     assert report(folder)[""] == "the weights and a step do not fit: try -M quant=int8"
 

@@ -420,7 +420,8 @@ def test_counts_are_of_what_the_model_filled() -> None:
 
     def decoded(end: int | None, at: tuple[int, ...]) -> Decoded:
         none = (0.0,) * 6
-        return Decoded("x", (5, 1, 2, 6, 3, 4), at, none, none, 2, None, end, 12, 0, 0.0, Seconds())
+        tokens, seconds = (5, 1, 2, 6, 3, 4), Seconds()
+        return Decoded("x", tokens, at, none, none, 2, None, end, 12, 0, 0.0, seconds, 1)
 
     full = (NEVER, 0, 0, NEVER, 1, 1)
     assert counts(canvas, decoded(None, full), 0) == (4, 4)

@@ -287,7 +287,8 @@ def test_a_block_causal_model_is_decoded_in_its_own_blocks(echo: str, tmp_path: 
         blocks = [(start + i) // 4 for i in range(10)]
         assert record["committed_at"] == [block - blocks[0] for block in blocks]
         assert record["nfe"] == blocks[-1] - blocks[0] + 1
-        assert record["forward_tokens"] == record["nfe"] * 4 * (blocks[-1] + 1)
+        # All up to the answer's first block, and then each block with the one before.
+        assert record["forward_tokens"] == 4 * (blocks[0] + 1) + 8 * (record["nfe"] - 1)
     text = fails("run", "--model", sdar, "--task", echo, *wanted, "--block-length", "8")
     assert "the model attends by blocks of 4" in text
 

@@ -31,6 +31,8 @@ from mdmbench.cli.options import (
     boxed,
     listed,
     pairs,
+    rows,
+    warn,
 )
 from mdmbench.cli.output import print_json, progress, tabulate, wide
 from mdmbench.errors import UserError
@@ -86,6 +88,16 @@ def run(
     cfg: Annotated[
         float | None, typer.Option(help="Scale of classifier-free guidance: two forwards a step.")
     ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="none, prefix, dual, dkv, dllm or exact: what forwards keep of the ones before; "
+            f"{Many}. Default: exact where attention is by blocks, else none."
+        ),
+    ] = None,
+    cache_knob: Annotated[
+        list[str] | None, typer.Option("-C", metavar="NAME=VALUE", help="A knob of the cache.")
+    ] = None,
     block_length: Annotated[
         int | None, typer.Option(help="Fill the answer in blocks of this many positions.")
     ] = None,
@@ -128,6 +140,8 @@ def run(
         "pad_to": pad_to,
         "eos": eos,
         "cfg": cfg,
+        "cache": listed(cache),
+        "cache_knobs": pairs(cache_knob),
         "model_knobs": pairs(model_knob),
         "sampler": listed(sampler),
         "block_length": block_length,
@@ -259,7 +273,7 @@ def check_(
 def benching(
     out: Path,
     limit: int | None,
-    batch_size: int | None,
+    batch_size: str | None,
     device: str,
     sandbox: SandboxName,
     i_know: bool,
@@ -273,9 +287,10 @@ def benching(
         yield runner.Runner(
             out,
             limit=limit,
-            batch_size=batch_size,
+            batch_size=rows(batch_size),
             device=models.device(device),
             observer=observer,
+            notice=warn,
             sandbox=lambda: boxed(sandbox, i_know),
             order=order or runner.as_given,
             compiled=compiled,
@@ -323,7 +338,7 @@ def noise_(
     wanted = vary.variations(there, {what: listed(text) or [] for what, text in options.items()})
     with progress() as observer:
         box = cache(lambda: boxed(sandbox, i_know))
-        vary.make(there, wanted, limit=limit, observer=observer, sandbox=box)
+        vary.make(there, wanted, limit=limit, observer=observer, notice=warn, sandbox=box)
     found = drift.measured(there)
     floor.write(there, found)
     console = wide(sys.stderr if json else sys.stdout)

@@ -33,8 +33,12 @@ Limit = Annotated[
     int | None, typer.Option(min=1, help="Examples. Default: 200; a data file is read whole.")
 ]
 BatchSize = Annotated[
-    int | None,
-    typer.Option(min=1, help="Examples at a time; changes no answer. Default: 64, texts 8."),
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="Examples at a time; changes no answer. auto: as many as fit into memory. "
+        "Default: texts 8, puzzles 16, on a GPU 64.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Compile = Annotated[
@@ -55,6 +59,15 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def rows(text: str | None) -> int | Literal["auto"] | None:
+    """What --batch-size says."""
+    if text is None or text == "auto":
+        return None if text is None else "auto"
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"batch size {text!r}", "it is a number of examples, at least 1, or auto")
+    return int(text)
+
+
 def pairs(texts: list[str] | None) -> dict[str, str]:
     """`name=value` arguments."""
     found = {}
@@ -72,5 +85,9 @@ def boxed(name: SandboxName, trusted: bool) -> Sandbox:
 
     found, warnings = sandbox.find(name, trusted=trusted)
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
+        warn(warning)
     return found
+
+
+def warn(text: str) -> None:
+    typer.echo(f"warning: {text}", err=True)

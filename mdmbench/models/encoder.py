@@ -2,7 +2,7 @@
 
 Parameter names are those of Hugging Face's Llama; `families.py` maps a checkpoint's names to them.
 Shapes beyond those of `mdmbench.base`: D width of the residual stream, H heads, K key/value heads,
-E size of one head, R columns of a head that are rotated.
+E size of one head, R columns of a head that are rotated, Q positions of a row that go through.
 """
 
 from __future__ import annotations
@@ -107,11 +107,26 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned, still), dim=-1) if still.shape[-1] else turned
 
 
+class Memory(Protocol):
+    """Keys and values of positions that do not go through.
+
+    length  L: positions that may be attended to
+    """
+
+    length: int
+
+    def update(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keeps what a layer makes of the positions that go through, `[B, K, Q, E]`, and gives
+        what is kept of all, `[B, K, L, E]`."""
+        ...
+
+
 class Attention(nn.Module):
     """Attention with rotary positions and, where K < H, shared keys and values."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, index: int) -> None:
         super().__init__()
+        self.index = index
         queries, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.head_dim = spec.head_dim
         self.grouped = spec.kv_heads != spec.heads
@@ -129,11 +144,20 @@ class Attention(nn.Module):
         """`[B, L, H*E]` -> `[B, H, L, E]`."""
         return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
-        """`x` `[B, L, D]`, `seen` bool that broadcasts to `[B, H, L, L]` or None -> `[B, L, D]`."""
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        seen: Tensor | None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """`x` `[B, Q, D]`, `seen` bool that broadcasts to `[B, H, Q, L]` or None -> `[B, Q, D]`."""
         query = rotate(self.q_norm(self.split(self.q_proj(x))), cos, sin)
         key = rotate(self.k_norm(self.split(self.k_proj(x))), cos, sin)
         value = self.split(self.v_proj(x))
+        if memory is not None:
+            key, value = memory.update(self.index, key, value)
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=seen, is_causal=False, enable_gqa=self.grouped
         )
@@ -146,7 +170,7 @@ class Layer(nn.Module):
     def __init__(self, spec: ModelSpec, index: int) -> None:
         super().__init__()
         self.input_layernorm = norm(spec)
-        self.self_attn = Attention(spec)
+        self.self_attn = Attention(spec, index)
         self.post_attention_layernorm = norm(spec)
         self.mlp: nn.Module
         if spec.experts is None or index in spec.experts.dense_layers:
@@ -154,9 +178,16 @@ class Layer(nn.Module):
         else:
             self.mlp = Mixture(spec.width, spec.experts)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, seen: Tensor | None) -> Tensor:
-        """`[B, L, D]` -> `[B, L, D]`."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, seen)
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        seen: Tensor | None,
+        memory: Memory | None = None,
+    ) -> Tensor:
+        """`[B, Q, D]` -> `[B, Q, D]`."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, seen, memory)
         return cast(Tensor, x + self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -197,13 +228,19 @@ class Encoder(nn.Module):
         kept = torch.float32 if self.spec.rope_fp32 else dtype
         self.cos, self.sin = tables(frequencies, self.spec.max_length, kept)
 
-    def seen(self, length: int, mask: Tensor | None) -> Tensor | None:
-        """Which keys a query sees, bool `[B or 1, 1, L or 1, L]`; None: all of them."""
+    def seen(
+        self, length: int, mask: Tensor | None, queries: Tensor | None = None
+    ) -> Tensor | None:
+        """Which of `length` keys a query sees, bool `[B or 1, 1, Q or 1, L]`; None: all of them.
+
+        queries  int64 [B, Q], where they stand; None: there is one at every position
+        """
         keys = None if mask is None else mask[:, None, None, :]
         if self.spec.block is None or length <= self.spec.block:
             return keys
         block = torch.arange(length, device=self.cos.device) // self.spec.block
-        grid = (block <= block[:, None])[None, None]
+        own = block[None] if queries is None else queries // self.spec.block
+        grid = (block <= own[..., None])[:, None]
         return grid if keys is None else grid & keys
 
     def forward(
@@ -212,21 +249,27 @@ class Encoder(nn.Module):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
         depth: int | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
-        """Hidden states `[B, L, D]` behind the last norm.
+        """Hidden states `[B, Q, D]` behind the last norm.
 
-        tokens     int64 [B, L]
+        tokens     int64 [B, Q]
         mask       bool [B, L], True where a position may be attended to; None: everywhere
-        positions  int64 [B, L] for the rotary tables; None: 0 to L - 1 in every row
+        positions  int64 [B, Q] for the rotary tables; None: 0 to Q - 1 in every row
         depth      layers to run; None: all
+        memory     of the other positions: then `positions` says where the tokens stand among its L;
+                   None: there are no others, Q is L
         """
         cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
         if positions is not None:
             cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
-        seen = self.seen(tokens.shape[1], mask)
+        if memory is None:
+            seen = self.seen(tokens.shape[1], mask)
+        else:
+            seen = self.seen(memory.length, mask, positions)
         x = self.embed_tokens(tokens)
         for layer in islice(self.layers, depth):
-            x = layer(x, cos, sin, seen)
+            x = layer(x, cos, sin, seen, memory)
         return cast(Tensor, self.norm(x))
 
 

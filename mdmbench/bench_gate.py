@@ -1,0 +1,136 @@
+"""A gate on what the harness costs: ratios of now against those of a baseline file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mdmbench.bench import RATIOS, Row
+from mdmbench.bench_setting import Setting
+from mdmbench.errors import UserError
+from mdmbench.rows import Rule, label
+from mdmbench.stats import Interval
+from mdmbench.store import replaced
+
+SCHEMA = 1
+AGAIN = "write it with mdmbench bench --update"
+
+Outcome = Literal["passes", "fails", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One ratio of one row; `limit` is what it may come to."""
+
+    name: str
+    ratio: str
+    was: float
+    now: Interval
+    limit: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """Only where the whole interval lies on one side of the limit can the rounds tell."""
+        if RATIOS[self.ratio]:
+            inside, outside = self.now.low >= self.limit, self.now.high < self.limit
+        else:
+            inside, outside = self.now.high <= self.limit, self.now.low > self.limit
+        return "passes" if inside else "fails" if outside else "cannot tell"
+
+    @property
+    def told(self) -> str:
+        middle, low, high = (f"{value:.3g}" for value in self.now)
+        now = f"{middle} [{low}, {high}], {self.was:.3g} in the baseline"
+        return f"{self.name}: {self.ratio} {now}, limit {self.limit:.3g}: {self.outcome}"
+
+
+def code(gates: Sequence[Gate]) -> int:
+    """The exit code: 1 where a gate fails, 3 where one cannot tell."""
+    outcomes = {gate.outcome for gate in gates}
+    return 1 if "fails" in outcomes else 3 if "cannot tell" in outcomes else 0
+
+
+def write(path: Path, setting: Setting, rows: Sequence[Row]) -> None:
+    """Raises UserError where the file cannot be written."""
+    content = {"schema": SCHEMA, "setting": settings(setting), "rows": list(map(_ratios, rows))}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replaced(path, json.dumps(content, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def settings(setting: Setting) -> dict[str, Any]:
+    """As JSON has them."""
+    found: dict[str, Any] = json.loads(json.dumps(vars(setting)))
+    return found
+
+
+def _ratios(row: Row) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in RATIOS}
+    return {
+        "name": _name(row),
+        **{name: value and value._asdict() for name, value in values.items()},
+    }
+
+
+def _name(row: Row) -> str:
+    grown = [] if row.value is None else [f"at {row.value}"]
+    rule = label(Rule(row.sampler, row.knobs, {}))
+    return " ".join([rule, f"batch {row.batch_size}", *grown])
+
+
+def read(path: Path, setting: Setting) -> list[dict[str, Any]]:
+    """A baseline's rows. Raises UserError for a file that is none, or one of other settings."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no baseline file {path}", AGAIN) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no baseline file: {error}", AGAIN) from None
+    whole = isinstance(found, dict) and {"setting", "rows"} <= found.keys()
+    if not whole or found.get("schema") != SCHEMA:
+        raise UserError(f"{path} is no baseline file of schema {SCHEMA}", AGAIN)
+    was, now = found["setting"], settings(setting)
+    for name in {**was, **now}:
+        if was.get(name) != now.get(name):
+            raise UserError(
+                f"{name} is {was.get(name)!r} in the baseline and {now.get(name)!r} now",
+                "measure with the same settings, or write the baseline anew with --update",
+            )
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
+def gates(old: Sequence[dict[str, Any]], rows: Sequence[Row], rise: float) -> list[Gate]:
+    """Every ratio that both have; it may be worse by the share `rise`.
+
+    Raises UserError where the baseline's rows are others.
+    """
+    names = [row["name"] for row in old], list(map(_name, rows))
+    if names[0] != names[1]:
+        raise UserError(f"the baseline has rows {names[0]}, and now they are {names[1]}", AGAIN)
+    found = []
+    for was, row in zip(old, rows, strict=True):
+        for ratio, up in RATIOS.items():
+            now = getattr(row, ratio)
+            if now is None or was.get(ratio) is None:
+                continue
+            value = was[ratio]["value"]
+            limit = value / (1 + rise) if up else value * (1 + rise)
+            found.append(Gate(was["name"], ratio, value, now, limit))
+    return found
+
+
+def rise(text: str) -> float:
+    """`25%` as a share. Raises UserError for anything else."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not text.endswith("%") or not 0 <= share < float("inf"):
+        raise UserError(f"max-rise is {text!r}", "write for example 25%")
+    return share
