@@ -21,10 +21,16 @@ from torch import Tensor
 from toy import HashModel
 from typer.testing import CliRunner
 
-from mdmbench import bench, bench_cases, bench_gate, bench_setting, end_to_end, memory, textbook
+from mdmbench import memory
 from mdmbench.base import Batch, Canvas, Choice, Model, Seconds
-from mdmbench.bench import Case, Floor, Ours, Row, Textbook
-from mdmbench.bench_setting import Setting
+from mdmbench.bench import cases as bench_cases
+from mdmbench.bench import end_to_end, textbook
+from mdmbench.bench import gate as bench_gate
+from mdmbench.bench import measure as measuring
+from mdmbench.bench import setting as bench_setting
+from mdmbench.bench.measure import Case, Floor, Ours, Row, Textbook
+from mdmbench.bench.rehearsal import rehearsed, replay
+from mdmbench.bench.setting import Setting
 from mdmbench.cli import app
 from mdmbench.clock import Work
 from mdmbench.errors import UserError
@@ -32,7 +38,6 @@ from mdmbench.loop import Decoding, decode
 from mdmbench.models import checkpoint, shapes
 from mdmbench.models.encoder import NativeModel
 from mdmbench.peak import added
-from mdmbench.rehearsal import rehearsed, replay
 from mdmbench.samplers.ranked import TopK
 from mdmbench.stats import Interval
 from mdmbench.step import Step
@@ -202,7 +207,7 @@ def test_rounds_run_every_contestant_and_each_begins_in_turn(
 
         monkeypatch.setattr(kind, "__call__", told)
     heard: list[tuple[str, int, int]] = []
-    bench.measure(case(), 3, lambda *news: heard.append(news))
+    measuring.measure(case(), 3, lambda *news: heard.append(news))
     assert turns == [
         *("Ours", "Floor", "Textbook"),
         *("Floor", "Textbook", "Ours"),
@@ -223,7 +228,7 @@ def test_ratios_are_those_of_the_same_round() -> None:
     ours.meter.seconds, ours.meter.added = [10.0, 5.0, 20.0], [7000, 5000, 6000]
     floor.meter.seconds, floor.meter.added = [5.0, 2.5, 10.0], [2000, 3000, 2500]
     book.meter.seconds, book.steps, book.same = [50.0, 25.0, 100.0], [7, 7, 7], [True, True, False]
-    row = bench.row(made, trial, ours, floor, book)
+    row = measuring.row(made, trial, ours, floor, book)
     assert row.share == pytest.approx((0.25, 0.25, 0.25))
     assert row.over_floor == pytest.approx((2, 2, 2))
     assert row.speedup == pytest.approx((10, 10, 10))
@@ -241,7 +246,7 @@ def test_ratios_are_those_of_the_same_round() -> None:
 def test_an_interval_over_rounds_is_that_of_the_logarithms() -> None:
     e = math.e
     # t(0.975, 2) = 4.3027, of a standard deviation of 1 and three rounds.
-    value, low, high = bench.across([2 / e, 2, 2 * e])
+    value, low, high = measuring.across([2 / e, 2, 2 * e])
     assert value == pytest.approx(2)
     assert high / value == pytest.approx(math.exp(4.3027 / math.sqrt(3)), rel=1e-4)
     assert low * high == pytest.approx(value**2)
@@ -255,7 +260,7 @@ def test_what_cannot_be_measured_is_none() -> None:
         ours()
         floor()
     floor.meter.added = [None] * 3
-    row = bench.row(made, trial, ours, floor, None)
+    row = measuring.row(made, trial, ours, floor, None)
     nothing = (row.speedup, row.same_tokens, row.textbook_ms, row.floor_peak, row.occupancy_waiting)
     assert set(nothing) == {None}
 
@@ -266,7 +271,7 @@ def test_the_textbook_fills_one_of_equal_canvases_a_round_and_all_of_others(
     equal = [Canvas(f"{i}", (i + 1, 0, 0), 1) for i in range(3)]
     for found, sizes in ((equal, [1, 1, 1]), (ragged(3), [3, 3, 3])):
         ticks = count(0, 12)
-        monkeypatch.setattr(bench, "perf_counter", lambda ticks=ticks: next(ticks))
+        monkeypatch.setattr(measuring, "perf_counter", lambda ticks=ticks: next(ticks))
         made = case(canvases=found)
         trial = rehearsed(made.model, made.rule, found, batch_size=2, decoding=made.decoding)
         book = Textbook(made, 1, trial)
@@ -286,8 +291,8 @@ def test_answers_are_compared_as_far_as_ours_went() -> None:
     stop = Decoding(stop=lambda prefix: 1 if prefix else None, early=True)
     (ours,) = decode(HashModel(), TopK(), [canvas], batch_size=1, decoding=stop)
     assert ours.end == 2
-    assert bench.same(ours, (*ours.tokens[:2], 5, 6))
-    assert not bench.same(ours, (1, ours.tokens[1] % 6 + 1, *ours.tokens[2:]))
+    assert measuring.same(ours, (*ours.tokens[:2], 5, 6))
+    assert not measuring.same(ours, (1, ours.tokens[1] % 6 + 1, *ours.tokens[2:]))
 
 
 def test_a_batch_that_memory_does_not_hold_is_not_measured() -> None:
@@ -301,7 +306,7 @@ def test_a_batch_that_memory_does_not_hold_is_not_measured() -> None:
             return super().__call__(batch)
 
     with pytest.raises(UserError, match="out of memory at batch 2"):
-        bench.measure(case(model=Short()), 3, lambda *_: None)
+        measuring.measure(case(model=Short()), 3, lambda *_: None)
 
 
 def test_a_peak_knows_what_came_and_went() -> None:
@@ -381,7 +386,7 @@ def test_an_answers_end_stops_ours_and_not_the_textbook() -> None:
     assert decoded.nfe <= 32
     filled = textbook.fill(one.plain, one.canvases[0], 1, 32)
     assert max(filled.committed_at) == 63
-    assert bench.same(decoded, filled.tokens)
+    assert measuring.same(decoded, filled.tokens)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +418,7 @@ def test_a_cached_model_is_a_case_of_its_own() -> None:
     (decoded,) = decode(one.model, one.rule, one.canvases, **how)
     # Two openings of 128 positions, and blocks of 32.
     assert trial.decoded["0"].forward_tokens == decoded.forward_tokens == 2 * 128 + 62 * 32
-    assert bench.measure(one, 3, lambda *_: None).cache == "dual"
+    assert measuring.measure(one, 3, lambda *_: None).cache == "dual"
     how = {"shape": None, "model": "arithmetic", "model_knobs": {}, "limit": 2}
     (one,) = made(**how, samplers=("topk",), batch_sizes=(1,), cache="dual", textbook=True)
     assert one.cache == "dual" and type(one.plain) is NativeModel and one.k == 1
@@ -526,7 +531,7 @@ def test_a_baseline_gates_by_exit_code(tmp_path: Path, monkeypatch: pytest.Monke
     file = tmp_path / "bench.json"
     command = ["bench", *FAST, "--sampler", "topk", "--baseline", str(file)]
     rows = iter([a_row((0.1, 0.09, 0.11), **WHOLE)])
-    monkeypatch.setattr(bench, "measure", lambda case, rounds, observer: next(rows))
+    monkeypatch.setattr(measuring, "measure", lambda case, rounds, observer: next(rows))
     assert mdmbench(*command, "--update").exit_code == 0
     written = json.loads(file.read_text())
     assert written["rows"][0]["share"] == {"value": 0.1, "low": 0.09, "high": 0.11}
@@ -632,5 +637,5 @@ def test_a_mistake_is_told_before_anything_is_made(
         raise AssertionError("work was done")
 
     monkeypatch.setattr(shapes, "build", never)
-    monkeypatch.setattr(bench, "measure", never)
+    monkeypatch.setattr(measuring, "measure", never)
     assert told in fails("bench", *arguments.split())

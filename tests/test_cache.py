@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from mdmbench.models.cache import CACHES, DKV, DLLM, Cached, Dual, Exact, Policy
 from mdmbench.models.checkpoint import Options
 from mdmbench.models.dit import DiT
 from mdmbench.models.encoder import Encoder, Layer, ModelSpec, NativeModel, rotate
+from mdmbench.paper import Published, beside
 from mdmbench.samplers.budget import EB
 from mdmbench.samplers.ranked import TopK
 from mdmbench.samplers.threshold import Threshold
@@ -571,6 +573,7 @@ def test_a_knob_of_a_cache_is_part_of_the_run(echo: str, tmp_path: Path) -> None
         (row,) = document(mdmbench(*command, *knobs))["rows"]
         assert row["settings"] == {"gen_length": 16, "cache": "dkv", "refresh": value}
     assert len([*out.iterdir()]) == 2
+    assert "cache_knobs.refresh: " in mdmbench("compare", *out.iterdir()).stdout
 
 
 def test_a_block_causal_model_has_its_exact_cache(echo: str, sdar: Path, tmp_path: Path) -> None:
@@ -588,6 +591,19 @@ def test_a_block_causal_model_has_its_exact_cache(echo: str, sdar: Path, tmp_pat
         for same in ("answer", "nfe", "committed_at", "scores"):
             assert record[same] == plain[id][same]
         assert record["forward_tokens"] < plain[id]["forward_tokens"]
+
+
+def test_no_cached_run_stands_beside_a_papers_numbers() -> None:
+    def measured(line: Published, **settings: Any) -> int:
+        shape = {"block_length": line.block_length, "pad_to": "max", **settings}
+        knobs = {"gamma": line.gamma, "proxy": line.proxy}
+        names = {"model": line.model, "task": line.task, "sampler": line.sampler}
+        row: Any = SimpleNamespace(**names, knobs=knobs, task_knobs={}, settings=shape)
+        return sum(found.measured is row for found in beside("eb", [row]))
+
+    lines = beside("eb", [])
+    assert any(measured(line) for line in lines)
+    assert not any(measured(line, cache="dual") for line in lines)
 
 
 WRONG = {
@@ -615,6 +631,8 @@ def test_a_cache_that_cannot_be_is_refused_before_any_work(
 def test_a_model_that_has_no_use_for_a_cache_says_so(echo: str, sdar: Path, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     assert "model sudoku cannot use a cache" in fails("run", "--cache", "dual", *out)
+    nowhere = ("--model", tmp_path / "nowhere")
+    assert "unknown cache 'dul'" in fails("run", "--cache", "dul", *nowhere, *out)
     mask = ("-M", f"mask_id={tiny.MASK}")
     said = fails("run", "--model", sdar, "--task", echo, *mask, "--cache", "prefix", *out)
     assert "it attends by blocks of 4" in " ".join(said.split())

@@ -15,9 +15,9 @@ from mdmbench.cli.output import print_json, progress, wide
 from mdmbench.errors import UserError
 
 if TYPE_CHECKING:
-    from mdmbench.bench import Row
-    from mdmbench.bench_gate import Gate
-    from mdmbench.bench_setting import Setting
+    from mdmbench.bench.gate import Gate
+    from mdmbench.bench.measure import Row
+    from mdmbench.bench.setting import Setting
 
 BASELINE = Path("results/baselines/bench.json")
 EXAMPLES = 500
@@ -112,7 +112,8 @@ def bench(
     Exit code 1 where a ratio is worse than the baseline's by more than --max-rise, 3 where the
     rounds cannot tell.
     """
-    from mdmbench import bench_gate, bench_setting
+    from mdmbench.bench import gate as bench_gate
+    from mdmbench.bench import setting as bench_setting
 
     if end_to_end:
         others: dict[str, object] = {
@@ -188,20 +189,23 @@ def _measured(setting: Setting, rounds: int, threads: int) -> list[Row]:
 
     import torch
 
-    from mdmbench import bench, bench_cases
+    from mdmbench.bench import cases as bench_cases
+    from mdmbench.bench import measure
 
     if threads:
         torch.set_num_threads(threads)
     with progress() as observer:
         # A curve's next model is made when the last one is gone.
-        measure = partial(bench.measure, rounds=rounds, observer=observer)
-        return list(map(measure, bench_cases.cases(setting)))
+        measured = partial(measure.measure, rounds=rounds, observer=observer)
+        return list(map(measured, bench_cases.cases(setting)))
 
 
 def _print(setting: Setting, rows: list[Row], format: TableFormat, json: bool) -> None:
     import torch
 
-    from mdmbench import bench_gate, bench_table, environment
+    from mdmbench import environment
+    from mdmbench.bench import gate as bench_gate
+    from mdmbench.bench import table as bench_table
 
     if format is TableFormat.markdown:
         typer.echo(bench_table.markdown(rows, setting.axis).rstrip("\n"))
@@ -218,7 +222,7 @@ def _print(setting: Setting, rows: list[Row], format: TableFormat, json: bool) -
 
 def _gate(gates: list[Gate], json: bool) -> None:
     """Says how each ratio does, and exits with 1 or 3 where not all of them pass."""
-    from mdmbench import bench_gate
+    from mdmbench.bench import gate as bench_gate
 
     for gate in gates:
         typer.echo(gate.told, err=json)
@@ -229,7 +233,9 @@ def _gate(gates: list[Gate], json: bool) -> None:
 def _end_to_end(examples: int, device: str, batch_size: str | None, json: bool) -> None:
     from dataclasses import asdict
 
-    from mdmbench import bench_table, end_to_end, environment, models
+    from mdmbench import environment, models
+    from mdmbench.bench import end_to_end
+    from mdmbench.bench import table as bench_table
 
     where = models.device(device)
     options = ["--device", device, *(["--batch-size", batch_size] if batch_size else [])]

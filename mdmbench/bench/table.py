@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mdmbench.bench import Row
-from mdmbench.end_to_end import Whole
+from mdmbench.bench.end_to_end import Whole
+from mdmbench.bench.measure import Row
 from mdmbench.rows import Rule, label
 from mdmbench.stats import Interval
 from mdmbench.table import markdown_table

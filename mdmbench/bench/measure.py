@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-from mdmbench import textbook
 from mdmbench.base import Canvas, Decoded, Model, Observer, Sampler, Seconds
+from mdmbench.bench import textbook
+from mdmbench.bench.rehearsal import Trial, rehearsed, replay
 from mdmbench.clock import Work
 from mdmbench.errors import UserError
 from mdmbench.loop import Decoding, decode
 from mdmbench.peak import added
-from mdmbench.rehearsal import Trial, rehearsed, replay
 from mdmbench.rows import Rule, label
 from mdmbench.stats import Interval
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mdmbench.bench import RATIOS, Row
-from mdmbench.bench_setting import Setting
+from mdmbench.bench.measure import RATIOS, Row
+from mdmbench.bench.setting import Setting
 from mdmbench.errors import UserError
 from mdmbench.rows import Rule, label
 from mdmbench.stats import Interval

@@ -12,8 +12,8 @@ from torch import nn
 
 from mdmbench import job, models, resolve
 from mdmbench.base import Canvas, Model, Sampler, Stop
-from mdmbench.bench import Case
-from mdmbench.bench_setting import Setting
+from mdmbench.bench.measure import Case
+from mdmbench.bench.setting import Setting
 from mdmbench.canvas import Codec, Unfit
 from mdmbench.errors import UserError
 from mdmbench.loop import Decoding, blocks
