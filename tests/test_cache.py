@@ -44,7 +44,6 @@ CAUSAL: dict[str, dict[str, Any]] = {
 FULL = ("llada", "dream", "lladamoe")
 RULES: dict[str, Sampler] = {
     "top1": TopK(k=1),
-    "top3": TopK(k=3),
     "eb": EB(10),
     "threshold": Threshold(0.1),
 }
@@ -349,7 +348,7 @@ def decoded_slowly(model: NativeModel, canvas: Canvas, policy: Policy, rule: Rul
 
 
 @pytest.mark.parametrize(("policy", "rule"), PAPERS.values(), ids=PAPERS)
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", FULL[:2])
 def test_a_cache_does_what_its_paper_says(
     name: str, policy: Policy, rule: Rule | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

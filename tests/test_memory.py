@@ -323,6 +323,21 @@ def test_the_warm_up_is_one_whole_step_of_the_first_batch(
     assert len(seen) == 1 + max(r["nfe"] for r in records(tmp_path).values())
 
 
+def test_the_warm_up_runs_the_sampler_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = limited(PuzzleForward, 99, monkeypatch)
+    (tmp_path / "mine.py").write_text(
+        "from mdmbench.base import Choice\n"
+        "def rule(step):\n"
+        "    if len(step.tokens) > 2:\n"
+        "        raise MemoryError\n"
+        "    return Choice(step.eligible)\n"
+    )
+    command = ["run", "--sampler", f"{tmp_path}/mine.py:rule", "--no-baseline", "--limit", "8"]
+    found = mdmbench(*command, "--out", tmp_path / "out", "--batch-size", "8")
+    assert found.stderr.count("out of memory at batch 8: going on with 2") == 1
+    assert [len(batch.tokens) for batch in seen] == [8, 4, *[2] * 8]
+
+
 # Finding what fits
 
 
@@ -393,6 +408,20 @@ def test_auto_measures_what_a_row_takes(tmp_path: Path, monkeypatch: pytest.Monk
     assert mdmbench(*command, "--out", tmp_path).exit_code == 0
     (size,) = {r["batch_size"] for r in records(tmp_path).values()}
     assert 12 <= size <= 16
+
+
+def test_auto_measures_the_longest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = limited(NativeForward, 99, monkeypatch)
+
+    def fit(need: Callable[[int], Need], *_: object) -> int:
+        need(2)
+        return 2
+
+    monkeypatch.setattr(memory, "fitting", fit)
+    command = [*asked("text", tmp_path), "--out", tmp_path / "out", "--batch-size", "auto"]
+    assert mdmbench(*command).exit_code == 0
+    assert seen[0].tokens.shape == (2, max(batch.tokens.shape[1] for batch in seen))
+    assert seen[0].lengths is None
 
 
 def test_auto_gives_all_runs_that_are_compared_one_size_and_changes_no_answer(
