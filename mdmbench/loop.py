@@ -331,7 +331,11 @@ class Slots:
     A row stays where it is until its example is done; the next example takes its place, and when
     there is none the last row does. The host reads once a step, in `look`: what is left of each
     row, and with it all that is to be known of the examples that were done at the step before.
+
+    rows  those that are held, as wide as the longest of them
     """
+
+    rows: Rows
 
     def __init__(self, model: Model, decoding: Decoding, batch_size: int) -> None:
         self.model, self.decoding, self.batch_size = model, decoding, batch_size
@@ -344,11 +348,6 @@ class Slots:
     @property
     def width(self) -> int:
         return max((h.length for h in self.held), default=0)
-
-    @property
-    def rows(self) -> Rows:
-        """Those that are held, as wide as the longest of them."""
-        return self._room.part(len(self.held), self.width)
 
     @property
     def shape(self) -> Shape:
@@ -369,6 +368,7 @@ class Slots:
             self._seat(new, places, now)
         self._close(holes)
         self._free = []
+        self.rows = self._room.part(len(self.held), self.width)
 
     def _checked(self, canvas: Canvas) -> Canvas:
         length, limit = len(canvas.tokens), self.model.max_length

@@ -411,7 +411,7 @@ ONE = {"batch_sizes": (1,)}
 
 
 def test_a_cached_model_is_a_case_of_its_own() -> None:
-    (one,) = made(samplers=("topk",), batch_sizes=(1,), blocks=2, cache="dual", gen_length=64)
+    (one,) = made(samplers=("topk",), batch_sizes=(1,), blocks=2, caches=("dual",), gen_length=64)
     assert one.cache == "dual" and type(one.plain) is NativeModel
     how: Any = {"batch_size": 1, "decoding": one.decoding}
     trial = rehearsed(one.model, one.rule, one.canvases, **how)
@@ -420,7 +420,7 @@ def test_a_cached_model_is_a_case_of_its_own() -> None:
     assert trial.decoded["0"].forward_tokens == decoded.forward_tokens == 2 * 128 + 62 * 32
     assert measuring.measure(one, 3, lambda *_: None).cache == "dual"
     how = {"shape": None, "model": "arithmetic", "model_knobs": {}, "limit": 2}
-    (one,) = made(**how, samplers=("topk",), batch_sizes=(1,), cache="dual", textbook=True)
+    (one,) = made(**how, samplers=("topk",), batch_sizes=(1,), caches=("dual",), textbook=True)
     assert one.cache == "dual" and type(one.plain) is NativeModel and one.k == 1
 
 

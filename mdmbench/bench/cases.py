@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain, groupby, product
 from random import Random
 from typing import Any, NamedTuple
 
@@ -81,22 +81,30 @@ def _of_shape(name: str, setting: Setting) -> Iterator[Case]:
     points = [_point(name, setting, value) for value in values]
     # What can be wrong is found before a model is made.
     ruled = [_ruled(setting, point.layout) for point in points]
-    kept = setting.cache or "none"
-    policy = cache.policy(kept, setting.cache_knobs)
-    if policy:
-        cache.cached(NativeModel(shapes.empty(points[0].spec)), name, kept, policy, guided=False)
+    kept = setting.caches or ("none",)
+    _cached(NativeModel(shapes.empty(points[0].spec)), name, kept, setting)
     device, dtype = models.device(setting.device), models.DTYPES[setting.dtype or "float32"]
     for spec, group in groupby(zip(points, ruled, strict=True), key=lambda pair: pair[0].spec):
         plain = shapes.build(spec, device=device, dtype=dtype)
-        model = cache.cached(plain, name, kept, policy, guided=False) if policy else plain
+        cached = _cached(plain, name, kept, setting)
         for point, rules in group:
-            for one in rules:
-                for size in setting.batch_sizes:
-                    canvases = point.layout.canvases(spec, setting.limit or size)
-                    value = size if setting.axis == "batch" else point.value
-                    yield _case(one, model, plain, canvases, size, value, kept)
+            for one, size, kind in product(rules, setting.batch_sizes, kept):
+                canvases = point.layout.canvases(spec, setting.limit or size)
+                value = size if setting.axis == "batch" else point.value
+                yield _case(one, cached[kind], plain, canvases, size, value, kind)
         # Before the next one is made.
-        del plain, model
+        del plain, cached
+
+
+def _cached(
+    plain: NativeModel, name: str, kept: Sequence[str], setting: Setting
+) -> dict[str, Model]:
+    """The model with each cache."""
+    policies = {kind: cache.policy(kind, setting.cache_knobs) for kind in kept}
+    return {
+        kind: cache.cached(plain, name, kind, policy, guided=False) if policy else plain
+        for kind, policy in policies.items()
+    }
 
 
 def _point(name: str, setting: Setting, value: int | None) -> Point:
@@ -178,8 +186,9 @@ def _of_task(setting: Setting) -> Iterator[Case]:
     given = {name: getattr(setting, name) for name in shared}
     fields = {name: value for name, value in given.items() if value is not None}
     found = []
-    for name in setting.samplers:
-        spec = validated({**fields, "sampler": name, "knobs": dict(setting.knobs)})
+    for name, kind in product(setting.samplers, setting.caches or (None,)):
+        rule = {"sampler": name, "knobs": dict(setting.knobs), "cache": kind}
+        spec = validated({**fields, **rule})
         one = jobs.make(spec)
         k = _k(name, job.sampler_of(spec), one.decoding) if setting.textbook else None
         ruled = Ruled(rule_of(one.stored), one.sampler, one.decoding, k)

@@ -31,8 +31,8 @@ class Setting:
 
     shape          random weights, and canvases of random tokens and masks
     samplers       by name; `all`: every built-in rule
-    knobs          of each sampler; model_knobs of the model or shape, cache_knobs of the cache
-    batch_sizes    each is measured
+    knobs          of each sampler; model_knobs of the model or shape, cache_knobs of each cache
+    batch_sizes    each is measured, as is each cache
     blocks         only so many of the answer are filled; the model sees the others' masks
     answer         positions after which the answer has ended, and ours stops
     limit          examples of a round; None: one batch
@@ -54,7 +54,7 @@ class Setting:
     answer: int | None = None
     limit: int | None = None
     textbook: bool = False
-    cache: str | None = None
+    caches: tuple[str, ...] = ()
     cache_knobs: Mapping[str, Any] = field(default_factory=dict)
     dtype: str | None = None
     device: str = "auto"

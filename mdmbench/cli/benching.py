@@ -77,7 +77,7 @@ def bench(
         bool, typer.Option("--textbook", help="Also the loop as papers print it: slow.")
     ] = False,
     cache: Annotated[
-        str | None, typer.Option(help="none, prefix, dual, dkv, dllm or exact.")
+        str | None, typer.Option(help="none, prefix, dual, dkv, dllm or exact; with commas, each.")
     ] = None,
     cache_knob: Annotated[
         list[str] | None, typer.Option("-C", metavar="NAME=VALUE", help="A knob of the cache.")
@@ -148,7 +148,7 @@ def bench(
             answer=answer,
             limit=limit,
             textbook=textbook,
-            cache=cache,
+            caches=tuple(listed(cache) or ()),
             cache_knobs=pairs(cache_knob),
             dtype=dtype,
             device=device,
