@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, is_dataclass, replace
@@ -31,14 +32,14 @@ from mdmbench.base import (
     TextTask,
 )
 from mdmbench.canvas import Codec, Symbols, Text, Unfit, counts
+from mdmbench.decoding import Decoding, blocks
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, blocks, decode
-from mdmbench.memory import Need
+from mdmbench.loop import decode
+from mdmbench.memory import Need, added
 from mdmbench.models import cache as caches
 from mdmbench.models import checkpoint
 from mdmbench.models.checkpoint import Options
 from mdmbench.models.puzzle import PuzzleModel
-from mdmbench.peak import added
 from mdmbench.samplers.presets import PRESETS, Preset
 from mdmbench.schedule import Schedule
 from mdmbench.scoring.sandbox import Sandbox
@@ -69,6 +70,7 @@ class Job:
     decoding: Decoding
     judge: Judge
     workers: Workers
+    compiled: bool = False
 
     @property
     def usual_batch_size(self) -> int:
@@ -104,8 +106,8 @@ class Job:
     ) -> Generator[Record]:
         """A record for each example, in the order in which their scores are known.
 
-        Once `more` says no, only those under way are finished. `notice` is told of a batch that was
-        made smaller because memory ran out.
+        Once `more` says no, only those under way are finished, and the lot they are of (`shelved`).
+        `notice` is told of a batch that was made smaller because memory ran out.
         """
         batch_size = min(batch_size, len(examples))
         scoring: dict[Future[Scored], tuple[Item, Record]] = {}
@@ -152,6 +154,8 @@ class Job:
         first = chain.from_iterable(shelved(queue, batch_size))
         for decoded in self._once(first, batch_size):
             batch_size = self._left(batch_size, decoded, notice)
+        for few in self._special(queue) if self.compiled else ():
+            deque(self._once(few, len(few)), maxlen=0)
         lots = takewhile(lambda _: more(), shelved(queue, batch_size))
         done = decode(
             self.model,
@@ -209,6 +213,12 @@ class Job:
         opening = map(self._opening, islice(canvases, batch_size))
         decoding = replace(self.decoding, stop=None, early=False)
         return decode(self.model, rule, opening, batch_size=batch_size, decoding=decoding)
+
+    def _special(self, canvases: Sequence[Canvas]) -> list[Sequence[Canvas]]:
+        """Batches that machine code of their own is made for: one row, and rows that are padded."""
+        order = sorted(canvases, key=lambda canvas: len(canvas.tokens))
+        ragged = len(order[0].tokens) < len(order[-1].tokens)
+        return [order[:1], *([[order[0], order[-1]]] if ragged else [])]
 
     def _opening(self, canvas: Canvas) -> Canvas:
         """As far as the end of the block that is filled first."""
@@ -270,14 +280,10 @@ class Jobs:
         self.limit, self.device, self.sandbox = limit, device, cache(sandbox)
         self.workers = Workers()
         self.compiled = compiled
-        self._load = cache(self._loaded)
+        self._load, self._compile = cache(models.load), cache(models.compiled)
         self._digest = cache(models.digest)
         self._tokenizer = cache(forms.tokenizer)
         self._examples: dict[str, Sequence[Item]] = {}
-
-    def _loaded(self, folder: Path, **how: Any) -> Any:
-        model = models.load(folder, **how)
-        return models.compiled(model) if self.compiled else model
 
     def make(self, spec: RunSpec) -> Job:
         """Raises UserError for whatever in the spec does not exist or does not go together."""
@@ -300,6 +306,13 @@ class Jobs:
             raise UserError(f"model {name} has no end symbol to stop at", "leave --stop out")
         spec, schedule = scheduled(spec, sampler, answer_length(spec, examples), model.block)
         spec, model = caching(with_knobs(spec, sampler, task), model)
+        if self.compiled and spec.cache != "none":
+            raise UserError(
+                f"--compile with cache {spec.cache}: what it lets through has too many shapes",
+                "leave --compile out, or take --cache none",
+            )
+        if self.compiled:
+            self._compile(model)
         return Job(
             label=label(spec),
             stored={**described(spec, task), "model_digest": self._digest(folder)},
@@ -320,6 +333,7 @@ class Jobs:
             ),
             judge=replace(asked, sandbox=self.sandbox() if hasattr(task, "programs") else None),
             workers=self.workers,
+            compiled=self.compiled,
         )
 
     def _with_mask(self, folder: Path, options: Options) -> Options:

@@ -1,9 +1,11 @@
-"""How much memory there is, what a batch takes of it, and the largest batch that fits."""
+"""How much memory there is, what work takes of it at most, and the largest batch that fits."""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mdmbench.errors import UserError
 from mdmbench.models.encoder import ModelSpec, NativeModel
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+OWN = Path("/proc/self")
 
 SHARE = 0.8
 """Of the memory that is free, what a batch may take that was found by measuring a smaller one."""
@@ -135,3 +138,34 @@ def fitting(
     first = one.most + others * one.kept
     each = max(1, two.most - one.most) + others * max(0, two.kept - one.kept)
     return max(1, min(limit, 1 + int((room - first) // each)))
+
+
+@contextmanager
+def added(device: torch.device) -> Iterator[Callable[[], int | None]]:
+    """Says, once the block is done, by how many bytes it went at most beyond what was there when it
+    began: on a GPU of torch's memory, on Linux of what is resident, elsewhere None."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        return
+    resident = _resident("VmRSS") if _reset() else None
+    yield lambda: None if resident is None else max(0, _resident("VmHWM") - resident)
+
+
+def _reset() -> bool:
+    """Whether the high-water mark could be set to what is resident now. Free memory is handed back
+    first: it would be used again, and seem to add nothing."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        (OWN / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _resident(name: str) -> int:
+    """Bytes: now, as VmRSS, or at most, as VmHWM."""
+    lines = dict(line.split(":") for line in (OWN / "status").read_text().splitlines())
+    return 1024 * int(lines[name].split()[0])

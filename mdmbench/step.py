@@ -46,6 +46,8 @@ class Seen(NamedTuple):
 class Step:
     """One forward's outcome for the batch. Scores are float64 and exact far into saturation.
 
+    It is of use until the sampler returns: the next forward's logits take the place of these.
+
     tokens       int64 [B, L]: the canvases before this step
     positions    int64 [B, W]: the gathered positions, ascending; only where `eligible` is True
     eligible     bool [B, W]: masked and in the row's current block; the rest is padding

@@ -29,6 +29,11 @@ DIGITS = 3
 """Of the numbers that are kept for every position."""
 
 
+ADDED: Mapping[str, Any] = {"cache": "none", "cache_knobs": {}}
+"""Settings that runs made before they existed lack, and what those had: with these values a run is
+the same as ever."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One example of a run; see `base.Decoded` for the units.
@@ -73,8 +78,18 @@ def _parser() -> TypeAdapter[Record]:
 
 def digest(spec: Mapping[str, Any]) -> str:
     """Of the resolved spec: runs with the same digest must give the same answers."""
+    settings = spec.get("settings")
+    if isinstance(settings, Mapping):
+        old = {k: v for k, v in settings.items() if k not in ADDED or v != ADDED[k]}
+        spec = {**spec, "settings": old}
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"))
     return sha256(text.encode()).hexdigest()[:12]
+
+
+def _told(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with the settings that older ones lack."""
+    settings = spec.get("settings")
+    return {**spec, "settings": {**ADDED, **settings}} if isinstance(settings, dict) else spec
 
 
 class Run:
@@ -95,7 +110,7 @@ class Run:
                 replaced(path / "spec.json", json.dumps(spec, indent=1) + "\n")
             (path / "records.jsonl").open("ab").close()
         run = cls(path)
-        if run.spec != json.loads(json.dumps(spec)):
+        if run.spec != _told(json.loads(json.dumps(spec))):
             raise UserError(
                 f"{path} holds a run of other settings", "move it away, or choose another --out"
             )
@@ -110,7 +125,7 @@ class Run:
             raise UserError(f"{self.path}/spec.json cannot be read: {error}") from None
         if not isinstance(spec, dict):
             raise UserError(f"{self.path}/spec.json is not a run's settings")
-        return spec
+        return _told(spec)
 
     def records(self) -> Iterator[Record]:
         """Every whole record; a last line without its newline is a crash's and is skipped."""

@@ -33,11 +33,12 @@ from mdmbench.bench.rehearsal import rehearsed, replay
 from mdmbench.bench.setting import Setting
 from mdmbench.cli import app
 from mdmbench.clock import Work
+from mdmbench.decoding import Decoding
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, decode
+from mdmbench.loop import decode
+from mdmbench.memory import added
 from mdmbench.models import checkpoint, shapes
 from mdmbench.models.encoder import NativeModel
-from mdmbench.peak import added
 from mdmbench.samplers.ranked import TopK
 from mdmbench.stats import Interval
 from mdmbench.step import Step
@@ -582,7 +583,7 @@ def test_a_whole_run_says_what_it_costs_beyond_decoding(monkeypatch: pytest.Monk
 
 
 def test_a_run_that_fails_says_why() -> None:
-    with pytest.raises(RuntimeError, match="No such option"):
+    with pytest.raises(UserError, match="No such option"):
         end_to_end.measured(1, ["--nonsense"])
 
 
@@ -628,6 +629,8 @@ def test_a_run_that_fails_says_why() -> None:
         ("--max-rise 3", "max-rise is '3'"),
         ("--baseline nowhere.json", "no baseline file nowhere.json"),
         ("--end-to-end --textbook", "--end-to-end and --textbook"),
+        ("--end-to-end --task maze", "--end-to-end and --task"),
+        ("--end-to-end --threads 2", "--end-to-end and --threads"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_made(
@@ -639,3 +642,35 @@ def test_a_mistake_is_told_before_anything_is_made(
     monkeypatch.setattr(shapes, "build", never)
     monkeypatch.setattr(measuring, "measure", never)
     assert told in fails("bench", *arguments.split())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"setting": [], "rows": []},
+        {"setting": {}, "rows": {}},
+        {"setting": {}, "rows": [{}]},
+        {"setting": {}, "rows": [{"name": "a", "share": {"value": "x"}}]},
+    ],
+)
+def test_a_baseline_that_is_not_whole_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text(json.dumps({"schema": 1, **content}))
+    assert "is no whole baseline file" in fails("bench", "--baseline", file)
+
+
+def test_the_textbook_is_measured_where_it_has_the_rule() -> None:
+    cases = made(samplers=("topk", "eb"), batch_sizes=(1,), textbook=True, gen_length=64)
+    assert [case.k for case in cases] == [1, None]
+
+
+def test_a_floor_is_told_what_ours_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a Forward's work may depend on, in its order."""
+    (one,) = made(samplers=("topk",), batch_sizes=(2,), blocks=1, caches=("dllm",), gen_length=64)
+    trial = rehearsed(one.model, one.rule, one.canvases, batch_size=2, decoding=one.decoding)
+    assert [name for name, _ in trial.calls[:3]] == ["opening", "seat", "__call__"]
+    heard = []
+    forward = one.model.start()
+    monkeypatch.setattr(type(forward), "opening", lambda self, batch: heard.append(batch))
+    replay(one.model, trial.calls)
+    assert len(heard) == 1

@@ -21,10 +21,22 @@ from torch import Tensor
 from mdmbench.base import NEVER, Batch, Canvas, Decoded, Forward, Model, Sampler
 from mdmbench.canvas import first_end
 from mdmbench.clock import Work
+from mdmbench.decoding import Decoding
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, decode
+from mdmbench.loop import decode
 from mdmbench.models import cache, checkpoint
-from mdmbench.models.cache import CACHES, DKV, DLLM, Cached, Dual, Exact, Policy, Prefix, groups
+from mdmbench.models.cache import (
+    CACHES,
+    DKV,
+    DLLM,
+    Cached,
+    CachedForward,
+    Dual,
+    Exact,
+    Policy,
+    Prefix,
+    groups,
+)
 from mdmbench.models.checkpoint import Options
 from mdmbench.models.dit import DiT
 from mdmbench.models.encoder import Encoder, Layer, ModelSpec, NativeModel, rotate
@@ -636,3 +648,33 @@ def test_a_model_that_has_no_use_for_a_cache_says_so(echo: str, sdar: Path, tmp_
     said = fails("run", "--model", sdar, "--task", echo, *mask, "--cache", "prefix", *out)
     assert "it attends by blocks of 4" in " ".join(said.split())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["prefix", "dual", "dkv", "dllm"])
+def test_a_canvas_without_masks_costs_nothing_with_any_cache(name: str) -> None:
+    net = Cached(model("llada"), CACHES[name]())
+    items = canvases(3)
+    full = replace(items[1], id="full", tokens=tuple(t % 200 for t in items[1].tokens))
+    done = run(net, TopK(k=2), [items[0], full, items[2]])
+    assert (done["full"].nfe, done["full"].forward_tokens) == (0, 0)
+    alone = run(net, TopK(k=2), [items[0], items[2]])
+    assert answers(done) == answers(alone) | answers({"full": done["full"]})
+
+
+def test_out_of_memory_with_a_cache_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Cached(model("llada"), Dual())
+    want = run(net, TopK(k=2), canvases(), batch_size=4)
+    call, calls = CachedForward.__call__, 0
+
+    def short(self: CachedForward, batch: Batch) -> Tensor:
+        nonlocal calls
+        calls += 1
+        found = call(self, batch)
+        if calls == 5:
+            raise torch.OutOfMemoryError
+        return found
+
+    monkeypatch.setattr(CachedForward, "__call__", short)
+    done = run(net, TopK(k=2), canvases(), batch_size=4)
+    assert answers(done) == answers(want) and passed(done) == passed(want)
+    assert {d.batch_size for d in done.values()} == {2}

@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from test_cli import mdmbench
+from test_cli import fails, mdmbench
 from tiny import llada
 
 from mdmbench import models
 from mdmbench.base import Canvas
-from mdmbench.loop import Decoding, decode
+from mdmbench.decoding import Decoding
+from mdmbench.job import Job
+from mdmbench.loop import decode
 from mdmbench.models.checkpoint import Options
 from mdmbench.samplers.budget import EB
 
@@ -38,6 +41,20 @@ def test_a_compiled_run_is_the_same_run_and_says_so(
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     assert noted == [False, True]
     assert sorted(noted[r["session"]] for r in records) == [False] * 4 + [True] * 4
+
+
+def test_a_compiled_model_has_no_cache(tmp_path: Path) -> None:
+    ask = ("run", "--task", "arithmetic", "--limit", 2, "--compile", "--out", tmp_path / "out")
+    assert "--compile with cache dual" in fails(*ask, "--cache", "dual")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_shapes_are_compiled_before_the_clock_starts() -> None:
+    """One row alone, and rows of which one is padded."""
+    job = SimpleNamespace()
+    long, short = Canvas("a", (0,) * 9), Canvas("b", (0,) * 4)
+    assert Job._special(job, [long, short, short]) == [[short], [short, long]]
+    assert Job._special(job, [short, short]) == [[short]]
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from toy import HashModel
 from mdmbench.base import NEVER, Batch, Canvas, Choice, Decoded, Sampler
 from mdmbench.canvas import first_end
 from mdmbench.clock import Work
+from mdmbench.decoding import Decoding
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, decode, progress
+from mdmbench.loop import decode, progress
 from mdmbench.samplers import SAMPLERS
 from mdmbench.samplers.budget import EB
 from mdmbench.samplers.ranked import LeftToRight, Random, TopK

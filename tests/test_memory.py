@@ -18,11 +18,12 @@ from tiny import llada
 from torch import Tensor
 from toy import HashModel
 
-from mdmbench import loop, memory, resolve
+from mdmbench import memory, resolve, slots
 from mdmbench.base import Batch, Canvas, Choice, Decoded, Forward, Sampler
 from mdmbench.clock import Work
+from mdmbench.decoding import Decoding
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, Slots, decode
+from mdmbench.loop import decode
 from mdmbench.memory import Need, exhausted, fitting
 from mdmbench.models import checkpoint
 from mdmbench.models.encoder import NativeForward
@@ -30,6 +31,7 @@ from mdmbench.models.puzzle import PuzzleForward
 from mdmbench.samplers.budget import EB
 from mdmbench.samplers.ranked import TopK
 from mdmbench.schedule import Schedule
+from mdmbench.slots import Rows, Slots
 from mdmbench.step import Draw, Step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -122,9 +124,9 @@ def failing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (loop, "fetched"),
-        (loop.Rows, "put"),
-        (loop.Rows, "select"),
+        (slots, "fetched"),
+        (Rows, "put"),
+        (Rows, "select"),
         (Slots, "_first"),
         (Slots, "_turn"),
         (Slots, "_close"),
@@ -453,3 +455,20 @@ def test_auto_where_nothing_can_be_measured_is_the_usual_size(
     command = ["run", "--gamma", "0.1", "--no-baseline", "--limit", "20", "--batch-size", "auto"]
     assert mdmbench(*command, "--out", tmp_path).exit_code == 0
     assert {r["batch_size"] for r in records(tmp_path).values()} == {16}
+
+
+def test_a_last_row_in_many_slots_is_tried_alone_before_it_is_given_up() -> None:
+    """Its slots may hold what was made for all of them."""
+
+    class Wide(HashModel):
+        def start(self) -> "Wide":
+            self.begun = getattr(self, "begun", 0) + 1
+            return self
+
+        def __call__(self, batch: Batch) -> Tensor:
+            if self.begun == 1 and len(batch.tokens) == 1:
+                raise GONE
+            return super().__call__(batch)
+
+    want = run(HashModel(), TopK(k=1), 5)
+    assert answers(run(Wide(), TopK(k=1), 5)) == answers(want)

@@ -287,7 +287,7 @@ def test_a_run_is_taken_up_again_by_its_settings(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         f"sudoku-eb-{digest(s)}" for s in (SPEC, {**SPEC, "schema": 2})
     )
-    assert other.spec == {**SPEC, "schema": 2}
+    assert other.spec["schema"] == 2 and other.spec["settings"].items() >= SPEC["settings"].items()
 
 
 def test_a_folder_with_other_settings_is_an_error(tmp_path: Path) -> None:
@@ -367,3 +367,16 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
             runs([tmp_path / name])
         text = f"no folder OUT/{name}\ngive run folders, or the folder they are in"
         assert message(error, tmp_path) == text
+
+
+def test_a_run_of_before_there_were_caches_is_a_run_without_one(tmp_path: Path) -> None:
+    """The same command goes on with it, and readers find every setting."""
+    old = create(tmp_path)
+    write(old, record(1))
+    now = {**SPEC["settings"], "cache": "none", "cache_knobs": {}}
+    assert digest({**SPEC, "settings": now}) == digest(SPEC)
+    again = Run.create(tmp_path, "sudoku-eb", {**SPEC, "settings": now})
+    assert again.path == old.path and ids(again) == ["r1"]
+    assert Run(old.path).spec["settings"] == now
+    other = {**SPEC, "settings": {**now, "cache": "dual"}}
+    assert Run.create(tmp_path, "sudoku-eb", other).path != old.path

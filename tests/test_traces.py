@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from mdmbench.base import NEVER, Canvas, Choice, Decoded, Sampler
-from mdmbench.loop import Decoding, decode, progress
+from mdmbench.decoding import Decoding
+from mdmbench.loop import decode, progress
 from mdmbench.models.checkpoint import load
 from mdmbench.models.encoder import NativeModel
 from mdmbench.samplers import SAMPLERS

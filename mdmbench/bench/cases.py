@@ -15,8 +15,8 @@ from mdmbench.base import Canvas, Model, Sampler, Stop
 from mdmbench.bench.measure import Case
 from mdmbench.bench.setting import Setting
 from mdmbench.canvas import Codec, Unfit
+from mdmbench.decoding import Decoding, blocks
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, blocks
 from mdmbench.models import cache, shapes
 from mdmbench.models.encoder import ModelSpec, NativeModel
 from mdmbench.rows import Rule, rule_of
@@ -157,22 +157,29 @@ def _ruled(setting: Setting, layout: Layout) -> list[Ruled]:
             stop=layout.stop,
             early=layout.stop is not None,
         )
-        k = _k(name, sampler, decoding) if setting.textbook else None
+        k = _k(sampler, decoding, setting)
         found.append(
             Ruled(Rule(name, knobs, {}), resolve.blamed("sampler", name, sampler), decoding, k)
         )
+    _comparable(found, setting)
     return found
 
 
-def _k(name: str, sampler: Sampler, decoding: Decoding) -> int:
-    """Positions a step of the textbook loop. Raises UserError where it has no such rule."""
-    plain = decoding.schedule is None
-    if plain and isinstance(sampler, TopK) and sampler == TopK(sampler.k):
-        return sampler.k or 1
-    raise UserError(
-        f"the textbook loop is top-k by confidence, which sampler {name} with its knobs is not",
-        "leave --textbook out, or choose --sampler topk",
-    )
+def _k(sampler: Sampler, decoding: Decoding, setting: Setting) -> int | None:
+    """Positions a step of the textbook loop; None where it lacks the rule or is not asked for."""
+    if not setting.textbook or decoding.schedule is not None or not isinstance(sampler, TopK):
+        return None
+    return (sampler.k or 1) if sampler == TopK(sampler.k) else None
+
+
+def _comparable(found: Sequence[Ruled], setting: Setting) -> None:
+    """Raises UserError where the textbook loop has none of the rules."""
+    if setting.textbook and all(one.k is None for one in found):
+        raise UserError(
+            "the textbook loop is top-k by confidence, which sampler"
+            f" {', '.join(setting.samplers)} with these knobs is not",
+            "leave --textbook out, or choose --sampler topk",
+        )
 
 
 def _of_task(setting: Setting) -> Iterator[Case]:
@@ -185,13 +192,14 @@ def _of_task(setting: Setting) -> Iterator[Case]:
     shared = vars(setting).keys() & RunSpec.model_fields.keys()
     given = {name: getattr(setting, name) for name in shared}
     fields = {name: value for name, value in given.items() if value is not None}
-    found = []
+    found, rules = [], []
     for name, kind in product(setting.samplers, setting.caches or (None,)):
         rule = {"sampler": name, "knobs": dict(setting.knobs), "cache": kind}
         spec = validated({**fields, **rule})
         one = jobs.make(spec)
-        k = _k(name, job.sampler_of(spec), one.decoding) if setting.textbook else None
+        k = _k(job.sampler_of(spec), one.decoding, setting)
         ruled = Ruled(rule_of(one.stored), one.sampler, one.decoding, k)
+        rules.append(ruled)
         plain = NativeModel(one.model.encoder) if isinstance(one.model, NativeModel) else one.model
         for size in sizes or (one.usual_batch_size,):
             items = one.examples[: setting.limit or size]
@@ -204,6 +212,7 @@ def _of_task(setting: Setting) -> Iterator[Case]:
             value = size if setting.axis == "batch" else None
             cached = one.stored["settings"]["cache"]
             found.append(_case(ruled, one.model, plain, canvases, size, value, cached))
+    _comparable(rules, setting)
     yield from found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mdmbench import store
+from mdmbench.errors import UserError
 
 RULE = """
 import time
@@ -77,5 +78,5 @@ def _run(folder: Path, arguments: Sequence[str]) -> float:
     command = [sys.executable, "-m", "mdmbench", "run", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(done.stderr)
+        raise UserError(f"mdmbench run failed: {done.stderr.strip()}")
     return time.perf_counter() - begin

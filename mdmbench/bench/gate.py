@@ -11,7 +11,6 @@ from typing import Any, Literal
 from mdmbench.bench.measure import RATIOS, Row
 from mdmbench.bench.setting import Setting
 from mdmbench.errors import UserError
-from mdmbench.rows import Rule, label
 from mdmbench.stats import Interval
 from mdmbench.store import replaced
 
@@ -79,8 +78,7 @@ def _ratios(row: Row) -> dict[str, Any]:
 
 def _name(row: Row) -> str:
     grown = [] if row.value is None else [f"at {row.value}"]
-    rule = label(Rule(row.sampler, row.knobs, {}))
-    return " ".join([rule, f"batch {row.batch_size}", *grown])
+    return " ".join([row.name, f"batch {row.batch_size}", *grown])
 
 
 def read(path: Path, setting: Setting) -> list[dict[str, Any]]:
@@ -95,14 +93,27 @@ def read(path: Path, setting: Setting) -> list[dict[str, Any]]:
     if not whole or found.get("schema") != SCHEMA:
         raise UserError(f"{path} is no baseline file of schema {SCHEMA}", AGAIN)
     was, now = found["setting"], settings(setting)
+    rows = found["rows"]
+    if not isinstance(was, dict) or not isinstance(rows, list) or not all(map(_whole, rows)):
+        raise UserError(f"{path} is no whole baseline file", AGAIN)
     for name in {**was, **now}:
         if was.get(name) != now.get(name):
             raise UserError(
                 f"{name} is {was.get(name)!r} in the baseline and {now.get(name)!r} now",
                 "measure with the same settings, or write the baseline anew with --update",
             )
-    rows: list[dict[str, Any]] = found["rows"]
     return rows
+
+
+def _whole(row: Any) -> bool:
+    """Whether it is what `write` writes of a row."""
+    if not isinstance(row, dict) or not isinstance(row.get("name"), str):
+        return False
+    values = (row.get(ratio) for ratio in RATIOS)
+    return all(
+        value is None or (isinstance(value, dict) and isinstance(value.get("value"), float | int))
+        for value in values
+    )
 
 
 def gates(old: Sequence[dict[str, Any]], rows: Sequence[Row], rise: float) -> list[Gate]:

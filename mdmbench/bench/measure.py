@@ -22,9 +22,10 @@ from mdmbench.base import Canvas, Decoded, Model, Observer, Sampler, Seconds
 from mdmbench.bench import textbook
 from mdmbench.bench.rehearsal import Trial, rehearsed, replay
 from mdmbench.clock import Work
+from mdmbench.decoding import Decoding
 from mdmbench.errors import UserError
-from mdmbench.loop import Decoding, decode
-from mdmbench.peak import added
+from mdmbench.loop import decode
+from mdmbench.memory import added, exhausted
 from mdmbench.rows import Rule, label
 from mdmbench.stats import Interval
 
@@ -105,10 +106,25 @@ class Row:
     peak: int | None
     floor_peak: int | None
 
+    @property
+    def name(self) -> str:
+        """The rule with its knobs and the model's cache."""
+        rule = label(Rule(self.sampler, self.knobs, {}))
+        return f"{rule}, cache {self.cache}" if self.cache else rule
+
 
 def measure(case: Case, rounds: int, observer: Observer) -> Row:
     """Every contestant does its work once a round, and each begins in its turn. All have been at
     work before the clock starts. Raises UserError where memory runs out."""
+    try:
+        return _measured(case, rounds, observer)
+    except Exception as error:
+        if not exhausted(error):
+            raise
+        raise _full(case) from error
+
+
+def _measured(case: Case, rounds: int, observer: Observer) -> Row:
     trial = rehearsed(
         case.model,
         case.rule,
@@ -117,9 +133,7 @@ def measure(case: Case, rounds: int, observer: Observer) -> Row:
         decoding=case.decoding,
     )
     if any(decoded.batch_size < case.batch_size for decoded in trial.decoded.values()):
-        raise UserError(
-            f"out of memory at batch {case.batch_size}", "choose a smaller --batch-size"
-        )
+        raise _full(case)
     replay(case.model, trial.calls)
     ours, floor = Ours(case), Floor(case, trial)
     book = None if case.k is None else Textbook(case, case.k, trial)
@@ -132,6 +146,10 @@ def measure(case: Case, rounds: int, observer: Observer) -> Row:
             contestant()
     observer(name, rounds, rounds)
     return row(case, trial, ours, floor, book)
+
+
+def _full(case: Case) -> UserError:
+    return UserError(f"out of memory at batch {case.batch_size}", "choose a smaller --batch-size")
 
 
 class Meter:
@@ -178,6 +196,8 @@ class Ours:
                 work=work,
             ):
                 pass
+        if work.slots < work.steps * case.batch_size:
+            raise _full(case)
         self.works.append(work)
 
 

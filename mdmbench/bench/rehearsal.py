@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mdmbench.base import Batch, Canvas, Decoded, Forward, Model, Sampler
-from mdmbench.loop import Decoding, decode
+from mdmbench.decoding import Decoding
+from mdmbench.loop import decode
 
 Call = tuple[str, tuple[Any, ...]]
 """A method of a Forward, and what it was called with."""
@@ -143,6 +144,7 @@ class RecordedForward(Forward):
         return self.forward.passing(batch)
 
     def opening(self, batch: Batch) -> Sequence[int] | None:
+        self.model.calls.append(("opening", (_kept(batch),)))
         return self.forward.opening(batch)
 
     def seat(self, rows: Sequence[int]) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdmbench.bench.end_to_end import Whole
 from mdmbench.bench.measure import Row
-from mdmbench.rows import Rule, label
 from mdmbench.stats import Interval
 from mdmbench.table import markdown_table
 
@@ -102,13 +101,8 @@ def lines(rows: Sequence[Row], axis: str | None) -> list[list[str]]:
     grown = Column(axis or "", lambda r: _number(r.value, "{}"))
     first = [] if axis in (None, "batch") else [grown]
     columns = [c for c in (*first, *COLUMNS) if any(c.cell(row) != "-" for row in rows)]
-    body = [[_name(row), *(column.cell(row) for column in columns)] for row in rows]
+    body = [[row.name, *(column.cell(row) for column in columns)] for row in rows]
     return [["sampler", *(column.header for column in columns)], *body]
-
-
-def _name(row: Row) -> str:
-    name = label(Rule(row.sampler, row.knobs, {}))
-    return f"{name}, cache {row.cache}" if row.cache else name
 
 
 def whole(found: Whole) -> list[list[str]]:

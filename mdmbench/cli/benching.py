@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BASELINE = Path("results/baselines/bench.json")
 EXAMPLES = 500
 """Of --end-to-end."""
+WHOLE = ("end_to_end", "limit", "device", "batch_size", "json")
+"""Options that it goes with."""
 
 
 class TableFormat(StrEnum):
@@ -32,6 +34,7 @@ class TableFormat(StrEnum):
 
 @app.command()
 def bench(
+    context: typer.Context,
     shape: Annotated[
         str | None,
         typer.Option(help="Random weights: llada-8b, dream-7b or tiny-vocab126k."),
@@ -116,15 +119,10 @@ def bench(
     from mdmbench.bench import setting as bench_setting
 
     if end_to_end:
-        others: dict[str, object] = {
-            "--shape": shape,
-            "--model": model,
-            "--grow": grow,
-            "--textbook": textbook,
-        }
-        others |= {"--baseline": baseline, "--update": update}
-        for option, value in others.items():
-            if value:
+        for name in context.params:
+            source = context.get_parameter_source(name)
+            if source and source.name == "COMMANDLINE" and name not in WHOLE:
+                option = "--" + name.replace("_", "-")
                 raise UserError(f"--end-to-end and {option}", "it runs the Sudokus: leave it out")
         _end_to_end(limit or EXAMPLES, device, batch_size, json)
         return

@@ -37,7 +37,7 @@ BatchSize = Annotated[
     typer.Option(
         metavar="N|auto",
         help="Examples at a time; changes no answer. auto: as many as fit into memory. "
-        "Default: texts 8, puzzles 16, on a GPU 64.",
+        "Default: texts 8; puzzles 16, or 64 on a GPU.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
