@@ -263,7 +263,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
 
 
 COMMANDS = ["", "run", "sweep", "check", "noise", "table", "compare", "report", "show", "rescore"]
-COMMANDS += ["list", "doctor", "train"]
+COMMANDS += ["list", "doctor", "train", "bench"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
