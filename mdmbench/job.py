@@ -300,19 +300,19 @@ class Jobs:
             options = self._with_mask(folder, options)
         dtype = spec.dtype or checkpoint.stored_dtype(folder)
         spec = texted(spec.model_copy(update={"model": name, "dtype": dtype}), task)
-        model = self._load(folder, device=self.device, dtype=dtype, options=options)
-        codec = self._codec(spec, task, model, folder)
+        net = self._load(folder, device=self.device, dtype=dtype, options=options)
+        codec = self._codec(spec, task, net, folder)
         if codec.stop is None and spec.stop == "until":
             raise UserError(f"model {name} has no end symbol to stop at", "leave --stop out")
-        spec, schedule = scheduled(spec, sampler, answer_length(spec, examples), model.block)
-        spec, model = caching(with_knobs(spec, sampler, task), model)
+        spec, schedule = scheduled(spec, sampler, answer_length(spec, examples), net.block)
+        spec, model = caching(with_knobs(spec, sampler, task), net)
         if self.compiled and spec.cache != "none":
             raise UserError(
                 f"--compile with cache {spec.cache}: what it lets through has too many shapes",
                 "leave --compile out, or take --cache none",
             )
         if self.compiled:
-            self._compile(model)
+            self._compile(net)
         return Job(
             label=label(spec),
             stored={**described(spec, task), "model_digest": self._digest(folder)},
