@@ -57,7 +57,7 @@ speed-textbook: ASK = $(TINY) --sampler topk --k 8 --batch-size 1,16 --textbook
 speed-early: ASK = $(TINY) --sampler topk --k 8 --batch-size 1,16 --textbook --answer 64
 speed-caches: ASK = $(TINY) --sampler topk --k 8 --batch-size 1,8 --blocks 4 --cache none,prefix,dual,dkv,dllm
 speed-by-batch: ASK = $(TINY) --sampler eb --grow batch=1,2,4,8,16 --rounds 3
-speed-by-%: ASK = $(TINY) --sampler eb --batch-size 1 --grow $*
+speed-by-%: ASK = $(TINY) --sampler eb --batch-size 1 --grow $(*:by-%=%) --rounds 3
 
 speed-%:
 	$(BIN)/mdmbench bench $(ASK) --format markdown --json > results/bench/$*.tmp
