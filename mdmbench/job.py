@@ -75,7 +75,7 @@ class Job:
     @property
     def usual_batch_size(self) -> int:
         """Where the user says nothing: texts are longer than puzzles, and their models larger; on a
-        CPU more rows gain nothing, and more of them are empty in the end."""
+        CPU more rows gain little, and more of them are empty in the end."""
         if isinstance(self.codec, Text):
             return 8
         return memory.CPU_ROWS if self.model.device.type == "cpu" else 64
