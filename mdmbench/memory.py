@@ -23,8 +23,8 @@ SHARE = 0.8
 """Of the memory that is free, what a batch may take that was found by measuring a smaller one."""
 
 CPU_ROWS = 16
-"""Rows beyond which a CPU gains little: 64 fill a fifth more Sudokus a second on two cores by top-1,
-and fewer by EB, which leaves more of their slots empty in the end."""
+"""Rows beyond which a CPU gains little: 64 do a fifth more Sudokus a second on two cores by top-1,
+and no more by EB, which leaves more of their slots empty in the end."""
 
 TABLES = 4
 """Float32 tables as large as the logits that are read at a time: these, and three of statistics."""
