@@ -21,7 +21,7 @@ from mdmbench.rows import RULE, label, rule_of
 from mdmbench.samples import SCORE, Samples
 from mdmbench.spec import RunSpec, plan
 from mdmbench.stats import Interval, Test, holm, paired_ratio, ratio
-from mdmbench.store import Run, replaced
+from mdmbench.store import Run, baseline, keep_baseline
 from mdmbench.verdicts import ALPHA, COSTS, Measure, Verdict, parsed, quality, tested
 
 SCHEMA = 1
@@ -141,25 +141,13 @@ def write(path: Path, entries: Sequence[Entry]) -> None:
     """Raises UserError where the file cannot be written."""
     fields = ("spec", "ids", "columns", "seconds", "clocks")
     content = [{name: getattr(entry, name) for name in fields} for entry in entries]
-    text = json.dumps({"schema": SCHEMA, "digest": _digest(content), "entries": content})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replaced(path, text + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    keep_baseline(path, {"schema": SCHEMA, "digest": _digest(content), "entries": content})
 
 
 def read(path: Path) -> list[Entry]:
     """Raises UserError for a file that is no baseline, or that was changed by hand."""
     again = "write it with mdmbench check --update"
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"no baseline file {path}", again) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no baseline file: {error}", again) from None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA or "entries" not in found:
-        raise UserError(f"{path} is no baseline file of schema {SCHEMA}", again)
+    found = baseline(path, SCHEMA, ["entries"], again)
     if found.get("digest") != _digest(found["entries"]):
         raise UserError(f"{path} was changed by hand: its digest does not fit", again)
     return [Entry(**{**e, "seconds": tuple(e["seconds"])}) for e in found["entries"]]

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -219,6 +219,32 @@ def replaced(path: Path, text: str) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(text)
     draft.replace(path)
+
+
+def keep_baseline(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Writes what later measurements are held against. Raises UserError where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replaced(path, json.dumps(content, indent=indent) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def baseline(path: Path, schema: int, names: Iterable[str], again: str) -> dict[str, Any]:
+    """The content of a baseline file with these fields; `again` says how to write one anew.
+
+    Raises UserError for a file that is none.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"no baseline file {path}", again) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no baseline file: {error}", again) from None
+    whole = isinstance(found, dict) and found.keys() >= set(names)
+    if not whole or found.get("schema") != schema:
+        raise UserError(f"{path} is no baseline file of schema {schema}", again)
+    return cast(dict[str, Any], found)
 
 
 @contextmanager

@@ -14,11 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import document, fails, mdmbench
-from test_laws import Reads
 from test_text import TASK
 from torch import Tensor
 
 from mdmbench.base import NEVER, Batch, Canvas, Decoded, Forward, Model, Sampler
+from mdmbench.bench.rehearsal import Reads
 from mdmbench.canvas import first_end
 from mdmbench.clock import Work
 from mdmbench.decoding import Decoding
@@ -493,7 +493,7 @@ def test_the_host_waits_for_the_device_once_a_step(policy: Policy) -> None:
     extra = []
     for one in (plain, Cached(plain, policy)):
         work = Work()
-        with Reads() as reads:
+        with Reads(torch.device("cpu")) as reads:
             done = decode(one, TopK(k=2), canvases(), batch_size=9, decoding=how(one), work=work)
             assert len(list(done)) == 9
         extra.append(reads.count - work.steps)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.overrides import TorchFunctionMode
 from toy import HashModel
 
 from mdmbench.base import NEVER, Batch, Canvas, Choice, Decoded, Sampler
+from mdmbench.bench.rehearsal import Reads
 from mdmbench.canvas import first_end
 from mdmbench.clock import Work
 from mdmbench.decoding import Decoding
@@ -288,24 +288,13 @@ def test_every_finished_slot_is_taken_by_the_next_example() -> None:
     assert model.calls <= work / 4 + 12
 
 
-class Reads(TorchFunctionMode):
-    """Counts what brings a tensor's values to the host; `numpy` needs `cpu` before it."""
-
-    count = 0
-    names = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__")
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += getattr(func, "__name__", "") in (*self.names, "__index__", "masked_select")
-        return func(*args, **(kwargs or {}))
-
-
 @every_how
 @every_rule
 def test_the_host_waits_for_the_device_once_a_step(rule: Sampler, how: dict[str, Any]) -> None:
     """And once for those that were done at the last one; one more is of the canvases, which are
     made on the host."""
     items, work = canvases(), Work()
-    with Reads() as reads:
+    with Reads(MODEL.device) as reads:
         done = decode(MODEL, rule, items, batch_size=9, decoding=Decoding(**how), work=work)
         assert len(list(done)) == 9
     assert reads.count == work.steps + 2

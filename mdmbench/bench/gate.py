@@ -12,7 +12,7 @@ from mdmbench.bench.measure import RATIOS, Row
 from mdmbench.bench.setting import Setting
 from mdmbench.errors import UserError
 from mdmbench.stats import Interval
-from mdmbench.store import replaced
+from mdmbench.store import baseline, keep_baseline
 
 SCHEMA = 1
 AGAIN = "write it with mdmbench bench --update"
@@ -55,11 +55,7 @@ def code(gates: Sequence[Gate]) -> int:
 def write(path: Path, setting: Setting, rows: Sequence[Row]) -> None:
     """Raises UserError where the file cannot be written."""
     content = {"schema": SCHEMA, "setting": settings(setting), "rows": list(map(_ratios, rows))}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replaced(path, json.dumps(content, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    keep_baseline(path, content, indent=1)
 
 
 def settings(setting: Setting) -> dict[str, Any]:
@@ -83,15 +79,7 @@ def _name(row: Row) -> str:
 
 def read(path: Path, setting: Setting) -> list[dict[str, Any]]:
     """A baseline's rows. Raises UserError for a file that is none, or one of other settings."""
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"no baseline file {path}", AGAIN) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no baseline file: {error}", AGAIN) from None
-    whole = isinstance(found, dict) and {"setting", "rows"} <= found.keys()
-    if not whole or found.get("schema") != SCHEMA:
-        raise UserError(f"{path} is no baseline file of schema {SCHEMA}", AGAIN)
+    found = baseline(path, SCHEMA, ["setting", "rows"], AGAIN)
     was, now = found["setting"], settings(setting)
     rows = found["rows"]
     if not isinstance(was, dict) or not isinstance(rows, list) or not all(map(_whole, rows)):
